@@ -1,0 +1,134 @@
+"""Rows that the search writes and reads back: plain data with a JSON form, the same on every store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+TrialState = Literal["running", "completed", "gated", "stopped", "failed"]
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+Outcome = Literal["feasible", "nearest_miss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Paired measurement against the uncompressed model. ratio: candidate / baseline; ratio_ci: 95 % interval."""
+
+    p50_ms: float
+    p90_ms: float
+    ratio: float
+    ratio_ci: tuple[float, float]
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One budget field that is missed. excess = value - limit, in the unit of the field."""
+
+    field: str
+    limit: float
+    value: float
+    excess: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Wall seconds of one stage of a trial; cached: its result was found, not computed."""
+
+    name: str
+    seconds: float
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """rung: 0 is the score without tuning. samples: training samples seen so far."""
+
+    rung: int
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One candidate. States: running -> completed (top rung) | gated (never tuned) | stopped (not promoted) | failed.
+
+    A stopped trial has a metric and may be promoted later: it then goes back to running. `knobs` are the sampler's
+    parameters, enough to rebuild the study. `origin` says who proposed it ('int8 only', 'solver', 'tpe', …).
+    """
+
+    number: int
+    state: TrialState
+    reason: str | None = None
+    origin: str = ""
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
+    metric: float | None = None
+    latency: Latency | None = None
+    size_bytes: int | None = None
+    size_ratio: float | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    feasible: bool | None = None
+    violations: tuple[Violation, ...] = ()
+    on_front: bool = False
+    fidelity: Fidelity | None = None
+    stages: tuple[Stage, ...] = ()
+    worker: str | None = None
+    artifact: str | None = None  # sha256 of the exported file in the stage cache
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Trial:
+        d = dict(document)
+        if d.get("latency") is not None:
+            d["latency"] = Latency(**{**d["latency"], "ratio_ci": tuple(d["latency"]["ratio_ci"])})
+        if d.get("fidelity") is not None:
+            d["fidelity"] = Fidelity(**d["fidelity"])
+        d["violations"] = tuple(Violation(**v) for v in d.get("violations", ()))
+        d["stages"] = tuple(Stage(**s) for s in d.get("stages", ()))
+        return cls(**d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The uncompressed model in the target runtime. metric: on the validation split."""
+
+    metric: float
+    latency_ms: float
+    size_bytes: int
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best trial so far, as the job shows it. test_metric: only once confirmed."""
+
+    trial: int
+    metric: float
+    latency_ms: float
+    latency_ratio: float
+    size_bytes: int
+    size_ratio: float
+    feasible: bool
+    violations: tuple[Violation, ...] = ()
+    test_metric: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """finished counts completed, gated, stopped and failed trials. planned: trials expected in all.
+
+    stage: 'profile', 'cheap', 'sensitivity', 'search', 'confirm'.
+    """
+
+    stage: str
+    finished: int = 0
+    running: int = 0
+    gated: int = 0
+    planned: int = 0
+    elapsed_s: float = 0.0
+    eta_s: float | None = None

@@ -1,0 +1,127 @@
+"""The job specification: what a client asks for, validated field by field. Imports neither torch nor optuna."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from compressors.recipe import STEPS
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Technique = Literal["structured_pruning", "distillation", "quantization"]
+TECHNIQUES: tuple[Technique, ...] = ("structured_pruning", "distillation", "quantization")
+assert set(TECHNIQUES) == {step.technique for step in STEPS}  # one list, two forms
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSpec(_Strict):
+    """One model input read from one column; `scale` multiplies the decoded values, `pad_to` pads token ids."""
+
+    column: Identifier
+    scale: float | None = Field(None, gt=0)
+    pad_to: int | None = Field(None, ge=1, le=100_000)
+
+
+class DataSpec(_Strict):
+    train: Identifier
+    inputs: Annotated[list[Identifier | InputSpec], Field(min_length=1)]
+    target: Identifier
+    validation: Identifier | None = None
+    validation_rows: tuple[int, int] | None = Field(
+        None, description="half-open range [start, stop) of train; leaves tuning"
+    )
+    validation_fraction: float | None = Field(None, gt=0, lt=1, description="stratified share of train, seeded")
+    test: Identifier | None = Field(None, description="without it the winner is confirmed on a further split of train")
+
+    @property
+    def columns(self) -> tuple[InputSpec, ...]:
+        return tuple(c if isinstance(c, InputSpec) else InputSpec(column=c) for c in self.inputs)
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> DataSpec:
+        given = [k for k in ("validation", "validation_rows", "validation_fraction") if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} contradict each other; keep one")
+        if self.validation_rows is not None:
+            start, stop = self.validation_rows
+            if not 0 <= start < stop:
+                raise ValueError(f"validation_rows={[start, stop]}: needs 0 <= start < stop")
+        return self
+
+
+class TargetSpec(_Strict):
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    device: Literal["cpu"] = "cpu"
+    threads: int = Field(1, ge=1, le=256)
+    batch_size: int = Field(1, ge=1, le=4096)
+
+
+class Budget(_Strict):
+    """Limits that a winner must meet. `size_mb` is 10^6 bytes; ratios are against the uncompressed model."""
+
+    latency_ms: float | None = Field(None, gt=0)
+    latency_ratio: float | None = Field(None, gt=0)
+    size_mb: float | None = Field(None, gt=0)
+    size_ratio: float | None = Field(None, gt=0)
+    max_metric_drop: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Budget:
+        for absolute, ratio in (("latency_ms", "latency_ratio"), ("size_mb", "size_ratio")):
+            if getattr(self, absolute) is not None and getattr(self, ratio) is not None:
+                raise ValueError(f"{absolute} and {ratio} limit the same thing; keep one")
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError(f"empty; give at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class SearchSpec(_Strict):
+    max_trials: int = Field(40, ge=1, le=100_000)
+    max_seconds: float = Field(1800, gt=0, le=30 * 86400)
+    parallel: int = Field(2, ge=1, le=1024)
+    seed: int = Field(0, ge=0, lt=2**31)
+    strategy: Literal["auto", "tpe", "random"] = "auto"
+    executor: Literal["local"] = "local"
+
+
+Objective = Literal["metric", "latency", "size", "pareto"]
+
+
+class JobSpec(_Strict):
+    """A model, data and a budget. See docs/glossary.md for the words."""
+
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    model: Identifier
+    task: Literal["classification"] = "classification"
+    data: DataSpec
+    target: TargetSpec = TargetSpec()
+    budget: Budget
+    objective: Objective = "metric"
+    techniques: list[Technique] | None = Field(None, description="left out: all that the target can use")
+    search: SearchSpec = SearchSpec()
+
+    @field_validator("techniques")
+    @classmethod
+    def _not_empty(cls, value: list[Technique] | None) -> list[Technique] | None:
+        if value is not None and not value:
+            raise ValueError("empty; leave it out for all, or name at least one")
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError(f"{value}: each technique once")
+        return value
+
+    @model_validator(mode="after")
+    def _objective_has_a_limit(self) -> JobSpec:
+        if self.objective in ("latency", "size") and self.budget.max_metric_drop is None:
+            raise ValueError(
+                f"objective={self.objective!r} needs budget.max_metric_drop: it finds the smallest model that keeps it"
+            )
+        return self
+
+    @property
+    def allowed(self) -> tuple[Technique, ...]:
+        """Techniques that the search may use, in the order a recipe applies them."""
+        return tuple(t for t in TECHNIQUES if self.techniques is None or t in self.techniques)
