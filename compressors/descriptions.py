@@ -66,7 +66,7 @@ class ColumnDescription:
     kind: image (encoded bytes), integer, float, text or other. shape: of one row, after decoding, CHW for images;
     None where rows differ. nulls, non_finite: number of rows with a missing or NaN/inf value. unreadable: images that
     do not decode. minimum, maximum: over all finite values (None for images and text). distinct: number of different
-    values of a scalar column (None beyond 10,000). first_bad_row: index of the first null, non-finite or unreadable row.
+    values of a scalar column (None beyond 10,000). first_bad_row: first null, non-finite or unreadable row.
     """
 
     name: str
