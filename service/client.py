@@ -134,8 +134,8 @@ class Client:
     def logs(self, job_id: str, *, after: int = 0) -> Delta:
         page = self._json("GET", f"/v1/jobs/{job_id}/logs", params={"after": after})
         items = _items(page)
-        last = items[-1].get("id", after) if items else after
-        return Delta(items, int(page.get("next", last)), True)
+        last: int = items[-1].get("id", after) if items else after
+        return Delta(items, int(page.get("next") or last), True)
 
     def wait(
         self,

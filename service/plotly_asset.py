@@ -1,4 +1,4 @@
-"""Serves plotly.min.js out of the installed plotly package, so that the dashboard works offline and git holds no copy."""
+"""Serves plotly.min.js out of the installed plotly package: the dashboard works offline, git holds no copy."""
 
 from __future__ import annotations
 
