@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TensorDescription:
-    """shape: None stands for a dynamic dimension (the batch is dimension 0). dtype: torch's short name, 'float32'."""
+    """shape: None stands for a dynamic dimension (the batch is dimension 0). dtype: torch's short name, 'float32'.
+
+    id_limit: of an integer input that is looked up in an embedding, the number of ids: 0 <= id < id_limit.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    id_limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,8 @@ class ModelDescription:
     def from_json(cls, document: dict[str, Any]) -> ModelDescription:
         def tensors(key: str) -> tuple[TensorDescription, ...]:
             return tuple(
-                TensorDescription(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in document[key]
+                TensorDescription(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"], id_limit=t.get("id_limit"))
+                for t in document[key]
             )
 
         return cls(
