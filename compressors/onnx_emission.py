@@ -1,0 +1,170 @@
+"""What an emitter works with: the values of the graph so far, and ways to add nodes and constants to it.
+
+An emitter is a function `(emission, *args, **kwargs) -> name(s) of the result`. For a `call_function` node it gets the
+node's own arguments, for a `call_module` node the module first; every fx.Node among them is replaced by a `Value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+OPSET = 21
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+
+ELEMENT_TYPES: dict[torch.dtype, int] = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float64: TensorProto.DOUBLE,
+    torch.float16: TensorProto.FLOAT16,
+    torch.int64: TensorProto.INT64,
+    torch.int32: TensorProto.INT32,
+    torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
+    torch.bool: TensorProto.BOOL,
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph. shape: as seen with the example inputs. constant: its content if no input decides it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    constant: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dynamic dimension. name: an int64 tensor of shape (1,) in the graph. length: with the example inputs."""
+
+    name: str
+    length: int
+
+
+Dimension = int | Size
+Names = str | tuple[str, ...]
+Emitter = Callable[..., "Names | Size"]
+
+EMITTERS: dict[Any, Emitter] = {}
+
+
+def emits(*targets: Any) -> Callable[[Emitter], Emitter]:
+    """Registers a function as the emitter of module classes or ATen overloads. A second registration raises."""
+
+    def register(function: Emitter) -> Emitter:
+        for target in targets:
+            if target in EMITTERS:
+                raise ValueError(f"{target}: already emitted by {EMITTERS[target].__name__}")
+            EMITTERS[target] = function
+        return function
+
+    return register
+
+
+class Emission:
+    """A graph under construction. `result` describes what the node at hand must produce."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.results: tuple[Value, ...] = ()
+        self.prefix = ""
+        self._taken: set[str] = set()
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._names = _short_names()
+
+    @property
+    def result(self) -> Value:
+        return self.results[0]
+
+    def reserve(self, name: str) -> str:
+        """Keeps `name` for a graph input, output or parameter, so that no intermediate value takes it."""
+        self._taken.add(name)
+        return name
+
+    def new_name(self) -> str:
+        return next(name for name in self._names if name not in self._taken)
+
+    def add(self, op: str, *inputs: str | Value, outputs: int = 1, domain: str = "", **attributes: Any) -> str:
+        """Adds a node with one used output; attributes that are None are left out. Returns the output's name."""
+        return self.add_many(op, *inputs, outputs=outputs, domain=domain, **attributes)[0]
+
+    def add_many(
+        self, op: str, *inputs: str | Value, outputs: int, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
+        names = tuple(self.new_name() for _ in range(outputs))
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        sources = [item.name if isinstance(item, Value) else item for item in inputs]
+        while sources and not sources[-1]:
+            sources.pop()
+        self.nodes.append(helper.make_node(op, sources, list(names), domain=domain, **kept))
+        return names
+
+    def parameter(self, name: str, tensor: Tensor) -> str:
+        """An initialiser under its own name; the name of this call's module goes in front of it."""
+        full = f"{self.prefix}.{name}" if self.prefix else name
+        if full not in self.initializers:
+            self.reserve(full)
+            self.initializers[full] = numpy_helper.from_array(array_of(tensor), full)
+        return full
+
+    def constant(self, content: Array) -> str:
+        """An initialiser with a short name; equal constants share one."""
+        array = np.asarray(content)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = self.new_name()
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            self._constants[key] = name
+        return self._constants[key]
+
+    def ints(self, numbers: Sequence[int]) -> str:
+        return self.constant(np.array(list(numbers), dtype=np.int64))
+
+    def scalar(self, number: float | bool, dtype: torch.dtype) -> str:
+        return self.constant(array_of(torch.tensor(number, dtype=dtype)))
+
+    def shape(self, dimensions: Sequence[Dimension]) -> str:
+        """An int64 vector; a constant unless a dimension is dynamic."""
+        if not any(isinstance(d, Size) for d in dimensions):
+            return self.ints([int(d) for d in dimensions if not isinstance(d, Size)])
+        parts = [d.name if isinstance(d, Size) else self.ints([d]) for d in dimensions]
+        return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=0)
+
+    def cast(self, name: str, dtype: torch.dtype) -> str:
+        return self.add("Cast", name, to=ELEMENT_TYPES[dtype])
+
+
+def array_of(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().cpu().contiguous().numpy()
+    return array
+
+
+def _short_names() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ...: names are bytes in the file."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    length = 1
+    while True:
+        for index in range(26**length):
+            digits = []
+            for _ in range(length):
+                index, digit = divmod(index, 26)
+                digits.append(letters[digit])
+            yield "".join(reversed(digits))
+        length += 1

@@ -1,0 +1,321 @@
+"""Emitters of what moves, joins, reduces and multiplies whole tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressors.errors import UnsupportedModel
+from compressors.onnx_emission import Dimension, Emission, Emitter, Size, Value, emits
+from compressors.onnx_pointwise import operand
+
+aten: Any = torch.ops.aten
+
+_END = 2**63 - 1
+
+
+@emits(aten.sym_size.int)
+def dynamic_size(emission: Emission, x: Value, dim: int) -> Size:
+    axis = dim % x.rank
+    return Size(emission.add("Shape", x, start=axis, end=axis + 1), x.shape[axis])
+
+
+@emits(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+def reshape(emission: Emission, x: Value, shape: Sequence[Dimension]) -> str:
+    """Zeros keep a dimension, one -1 is computed: a dynamic batch then needs no shape arithmetic in the graph."""
+    wanted = list(shape)
+    unknown = [i for i, d in enumerate(wanted) if isinstance(d, Size) or d == -1]
+    literal: list[Dimension] = []
+    for index, dimension in enumerate(wanted):
+        if len(unknown) <= 1:
+            literal.append(-1 if index in unknown else dimension)
+        elif isinstance(dimension, Size) and index == 0 and x.shape[:1] == (dimension.length,):
+            literal.append(0)
+        else:
+            literal.append(dimension)
+    return emission.add("Reshape", x, emission.shape(literal))
+
+
+@emits(aten.flatten.using_ints)
+def flatten(emission: Emission, x: Value, start_dim: int = 0, end_dim: int = -1) -> str:
+    start, end = start_dim % x.rank, end_dim % x.rank
+    if start == end:
+        return x.name
+    if start == 1 and end == x.rank - 1:
+        return emission.add("Flatten", x)
+    return emission.add("Reshape", x, emission.ints([*[0] * start, -1, *x.shape[end + 1 :]]))
+
+
+@emits(aten.unflatten.int)
+def unflatten(emission: Emission, x: Value, dim: int, sizes: Sequence[Dimension]) -> str:
+    axis = dim % x.rank
+    if any(isinstance(size, Size) for size in sizes):
+        raise UnsupportedModel("unflatten into dynamic sizes is not exported")
+    return emission.add("Reshape", x, emission.ints([*[0] * axis, *sizes, *x.shape[axis + 1 :]]))  # type: ignore[list-item]
+
+
+@emits(aten.permute.default)
+def permute(emission: Emission, x: Value, dims: Sequence[int]) -> str:
+    return emission.add("Transpose", x, perm=[d % x.rank for d in dims])
+
+
+@emits(aten.transpose.int)
+def transpose(emission: Emission, x: Value, dim0: int, dim1: int) -> str:
+    order = list(range(x.rank))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return emission.add("Transpose", x, perm=order)
+
+
+@emits(aten.t.default, aten.numpy_T.default)
+def reverse_axes(emission: Emission, x: Value) -> str:
+    return emission.add("Transpose", x)
+
+
+@emits(aten.squeeze.dim, aten.squeeze.dims)
+def squeeze(emission: Emission, x: Value, dim: int | Sequence[int]) -> str:
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    single = [d % x.rank for d in dims if x.shape[d] == 1]
+    return emission.add("Squeeze", x, emission.ints(single)) if single else x.name
+
+
+@emits(aten.unsqueeze.default)
+def unsqueeze(emission: Emission, x: Value, dim: int) -> str:
+    return emission.add("Unsqueeze", x, emission.ints([dim]))
+
+
+@emits(aten.expand.default)
+def expand(emission: Emission, x: Value, size: Sequence[Dimension], implicit: bool = False) -> str:
+    return emission.add("Expand", x, emission.shape([1 if d == -1 else d for d in size]))
+
+
+@emits(aten.expand_as.default)
+def expand_as(emission: Emission, x: Value, other: Value) -> str:
+    return emission.add("Expand", x, emission.add("Shape", other))
+
+
+@emits(aten.repeat.default)
+def repeat(emission: Emission, x: Value, repeats: Sequence[Dimension]) -> str:
+    extra = len(repeats) - x.rank
+    source = emission.add("Unsqueeze", x, emission.ints(range(extra))) if extra else x.name
+    return emission.add("Tile", source, emission.shape(repeats))
+
+
+@emits(aten.cat.default)
+def concatenate(emission: Emission, tensors: Sequence[Value], dim: int = 0) -> str:
+    # torch skips empty tensors of rank 1 here, a relic that models still use.
+    kept = [t for t in tensors if t.shape != (0,)]
+    return emission.add("Concat", *kept, axis=dim) if len(kept) > 1 else kept[0].name
+
+
+@emits(aten.stack.default)
+def stack(emission: Emission, tensors: Sequence[Value], dim: int = 0) -> str:
+    axis = emission.ints([dim])
+    return emission.add("Concat", *[emission.add("Unsqueeze", t, axis) for t in tensors], axis=dim)
+
+
+@emits(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.split.sizes)
+def split(emission: Emission, x: Value, sizes: int | Sequence[int], dim: int = 0) -> tuple[str, ...]:
+    lengths = [part.shape[dim] for part in emission.results]
+    if len(lengths) == 1:
+        return (x.name,)
+    return emission.add_many("Split", x, emission.ints(lengths), outputs=len(lengths), axis=dim)
+
+
+@emits(aten.unbind.int)
+def unbind(emission: Emission, x: Value, dim: int = 0) -> tuple[str, ...]:
+    count = len(emission.results)
+    axis = emission.ints([dim])
+    if count == 1:
+        return (emission.add("Squeeze", x, axis),)
+    parts = emission.add_many("Split", x, emission.ints([1] * count), outputs=count, axis=dim)
+    return tuple(emission.add("Squeeze", part, axis) for part in parts)
+
+
+@emits(aten.slice.Tensor)
+def slice_axis(
+    emission: Emission,
+    x: Value,
+    dim: int = 0,
+    start: Dimension | None = None,
+    end: Dimension | None = None,
+    step: int = 1,
+) -> str:
+    first: Dimension = 0 if start is None else start
+    last: Dimension = _END if end is None else end
+    whole = isinstance(last, int) and last >= x.shape[dim] and (last == _END or dim % x.rank != 0)
+    if first == 0 and whole and step == 1:
+        return x.name
+    return emission.add(
+        "Slice", x, emission.shape([first]), emission.shape([last]), emission.ints([dim]), emission.ints([step])
+    )
+
+
+@emits(aten.select.int)
+def select(emission: Emission, x: Value, dim: int, index: int) -> str:
+    return emission.add("Gather", x, emission.constant(np.array(index, dtype=np.int64)), axis=dim)
+
+
+@emits(aten.index_select.default)
+def index_select(emission: Emission, x: Value, dim: int, index: Value) -> str:
+    return emission.add("Gather", x, index, axis=dim)
+
+
+@emits(aten.pad.default, aten.constant_pad_nd.default)
+def pad(
+    emission: Emission, x: Value, pad: Sequence[int], mode: str | float = "constant", value: float | None = None
+) -> str:
+    """`pad` counts from the last axis backwards, (begin, end) per axis; constant_pad_nd has its value third."""
+    if isinstance(mode, (int, float)):
+        mode, value = "constant", mode
+    names = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    if mode not in names:
+        raise UnsupportedModel(f"pad mode {mode!r}: known are {sorted(names)}")
+    begin, end = [0] * x.rank, [0] * x.rank
+    for index in range(len(pad) // 2):
+        begin[-1 - index], end[-1 - index] = pad[2 * index], pad[2 * index + 1]
+    if not any(begin) and not any(end):
+        return x.name
+    # ONNX fills with zero when no value is given.
+    fill = emission.scalar(value, x.dtype) if value else ""
+    chosen = names[mode]
+    return emission.add("Pad", x, emission.ints([*begin, *end]), fill, mode=chosen if chosen != "constant" else None)
+
+
+def _reduction(op: str) -> Emitter:
+    def emit(
+        emission: Emission,
+        x: Value,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> str:
+        source = operand(emission, x, emission.result.dtype)
+        dims = [dim] if isinstance(dim, int) else list(dim or [])
+        keep = None if keepdim else 0
+        pooled = sorted(d % x.rank for d in dims)
+        if op == "ReduceMean" and x.rank > 2 and pooled == list(range(2, x.rank)):
+            # The same numbers, and a kernel that exists for integers.
+            pooled_name = emission.add("GlobalAveragePool", source)
+            return pooled_name if keepdim else emission.add("Squeeze", pooled_name, emission.ints(pooled))
+        axes = "" if not dims else emission.ints(dims)
+        if op in ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum"):
+            return emission.add(op, source, axes, keepdims=keep)
+        raise UnsupportedModel(f"{op}: not exported")
+
+    return emit
+
+
+emits(aten.mean.dim, aten.mean.default)(_reduction("ReduceMean"))
+emits(aten.sum.dim_IntList, aten.sum.default)(_reduction("ReduceSum"))
+emits(aten.amax.default, aten.max.default)(_reduction("ReduceMax"))
+emits(aten.amin.default, aten.min.default)(_reduction("ReduceMin"))
+
+
+@emits(aten.argmax.default)
+def argmax(emission: Emission, x: Value, dim: int | None = None, keepdim: bool = False) -> str:
+    if dim is None:
+        raise UnsupportedModel("argmax over all dimensions at once is not exported; flatten first")
+    return emission.add("ArgMax", x, axis=dim, keepdims=int(keepdim))
+
+
+@emits(aten.matmul.default, aten.bmm.default, aten.mm.default)
+def matmul(emission: Emission, x: Value, y: Value) -> str:
+    return emission.add("MatMul", x, y)
+
+
+@emits(aten.addmm.default)
+def addmm(emission: Emission, bias: Value, x: Value, y: Value, beta: float = 1, alpha: float = 1) -> str:
+    return emission.add(
+        "Gemm", x, y, bias, alpha=float(alpha) if alpha != 1 else None, beta=float(beta) if beta != 1 else None
+    )
+
+
+@emits(aten.scaled_dot_product_attention.default)
+def attention(
+    emission: Emission,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> str:
+    """softmax(q k^T / sqrt(d) + mask) v, Vaswani et al. 2017, arXiv:1706.03762, eq. 1. Shapes (..., length, d)."""
+    if enable_gqa and query.shape[-3] != key.shape[-3]:
+        raise UnsupportedModel("scaled_dot_product_attention with grouped queries is not exported")
+    order = list(range(key.rank))
+    order[-1], order[-2] = order[-2], order[-1]
+    factor = emission.scalar(scale if scale is not None else 1 / math.sqrt(query.shape[-1]), query.dtype)
+    flipped = emission.add("Transpose", key, perm=order)
+    scores = emission.add("MatMul", emission.add("Mul", query, factor), flipped)
+    if is_causal:
+        rows, columns = query.shape[-2], key.shape[-2]
+        bias = np.triu(np.full((rows, columns), -np.inf, dtype=np.float32), k=1)
+        scores = emission.add("Add", scores, emission.constant(bias))
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        lowest = emission.scalar(float("-inf"), query.dtype)
+        scores = emission.add("Where", attn_mask, scores, lowest)
+    elif attn_mask is not None:
+        scores = emission.add("Add", scores, attn_mask)
+    return emission.add("MatMul", emission.add("Softmax", scores, axis=-1), value)
+
+
+@emits(aten.arange.default, aten.arange.start, aten.arange.start_step)
+def arange(emission: Emission, *bounds: Dimension, **kwargs: Any) -> str:
+    limits = [0, bounds[0]] if len(bounds) == 1 else list(bounds)
+    start, end, step = (*limits, 1) if len(limits) == 2 else limits
+    dtype = emission.result.dtype
+    return emission.add("Range", *[operand(emission, limit, dtype) for limit in (start, end, step)])
+
+
+@emits(aten.full.default, aten.new_full.default)
+def full(emission: Emission, size: Sequence[Dimension], number: float, *args: Any, **kwargs: Any) -> str:
+    return emission.add("Expand", emission.scalar(number, emission.result.dtype), emission.shape(size))
+
+
+@emits(aten.ones.default)
+def ones(emission: Emission, size: Sequence[Dimension], **kwargs: Any) -> str:
+    return full(emission, size, 1)
+
+
+@emits(aten.zeros.default)
+def zeros(emission: Emission, size: Sequence[Dimension], **kwargs: Any) -> str:
+    return full(emission, size, 0)
+
+
+@emits(aten.full_like.default)
+def full_like(emission: Emission, x: Value, number: float, **kwargs: Any) -> str:
+    return emission.add("Expand", emission.scalar(number, emission.result.dtype), emission.add("Shape", x))
+
+
+@emits(aten.ones_like.default)
+def ones_like(emission: Emission, x: Value, **kwargs: Any) -> str:
+    return full_like(emission, x, 1)
+
+
+@emits(aten.zeros_like.default)
+def zeros_like(emission: Emission, x: Value, **kwargs: Any) -> str:
+    return full_like(emission, x, 0)
+
+
+@emits(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default, aten.upsample_nearest1d.vec)
+def upsample_nearest(emission: Emission, x: Value, *args: Any, **kwargs: Any) -> str:
+    return _resize(emission, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+@emits(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
+def upsample_bilinear(emission: Emission, x: Value, size: Any, align_corners: bool, *args: Any) -> str:
+    mode = "align_corners" if align_corners else "half_pixel"
+    return _resize(emission, x, mode="linear", coordinate_transformation_mode=mode)
+
+
+def _resize(emission: Emission, x: Value, **attributes: str) -> str:
+    """The batch is left alone: scales of 1 there, the ratio of sizes elsewhere."""
+    ratios = [1.0, 1.0, *(o / i for o, i in zip(emission.result.shape[2:], x.shape[2:], strict=True))]
+    return emission.add("Resize", x, "", emission.constant(np.array(ratios, dtype=np.float32)), **attributes)
