@@ -1,0 +1,113 @@
+"""The knobs that a sampler turns. A candidate is a point here; the solver turns it into channel counts.
+
+Few dimensions whatever the number of layers: the solver knows each layer, the knobs say how far to trust it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from compressors.recipe import Distillation, Quantization
+from search.solver import Allocation
+from search.spec import JobSpec
+
+Knobs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Conditional on the job: pruning, tuning, int8 and the free aim each bring their own dimensions.
+
+    aims: whether the budget leaves the amount of compression open, so that the sampler chooses it.
+    """
+
+    pruning: bool
+    distillation: bool
+    quantization: bool
+    aims: bool
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Space:
+        allowed = spec.allowed
+        return cls(
+            pruning="structured_pruning" in allowed,
+            distillation="distillation" in allowed,
+            quantization="quantization" in allowed,
+            aims="structured_pruning" in allowed and spec.objective != "metric",
+        )
+
+    @property
+    def dimensions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Optuna's distributions by knob."""
+        real, choice = optuna.distributions.FloatDistribution, optuna.distributions.CategoricalDistribution
+        found: dict[str, optuna.distributions.BaseDistribution] = {}
+        if self.pruning:
+            found |= {
+                "sharpness": real(0.3, 2.0),
+                "depth_bias": real(-2.0, 2.0),
+                "stream_bias": real(-1.5, 3.0),
+                "channel_multiple": choice((4, 8, 16)),
+                "importance": choice(("l2", "l1", "batch_norm")),
+                "learning_rate": real(0.003, 0.1, log=True),
+            }
+            if self.distillation:
+                found |= {"temperature": real(1.0, 8.0, log=True), "alpha": real(0.5, 1.0)}
+        if self.quantization:
+            found["observer"] = choice(("percentile", "min_max", "mse"))
+        if self.aims:
+            found["aim"] = real(0.0, 1.0)
+        return found
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Where the solver would begin: sensitivity taken at its word, then with each bias in turn."""
+        if not self.pruning:
+            return [{"observer": o} for o in ("min_max", "mse")] if self.quantization else []
+        first: dict[str, Any] = {
+            "sharpness": 1.0,
+            "depth_bias": 0.0,
+            "stream_bias": 0.0,
+            "channel_multiple": 8,
+            "importance": "l2",
+            "learning_rate": 0.03,
+        }
+        if self.distillation:
+            first |= {"temperature": 4.0, "alpha": 0.9}
+        if self.quantization:
+            first["observer"] = "percentile"
+        variants: list[dict[str, Any]] = [
+            {},
+            {"stream_bias": 2.0},
+            {"sharpness": 0.6, "channel_multiple": 4},
+            {"depth_bias": -1.0, "channel_multiple": 4},
+            {"channel_multiple": 16},
+        ]
+        starts = [{**first, **variant} for variant in variants]
+        if self.aims:
+            starts = [{**start, "aim": aim} for aim, start in zip((0.5, 0.25, 0.75, 0.0, 1.0), starts, strict=True)]
+        return starts
+
+
+def allocation(knobs: Knobs) -> Allocation:
+    return Allocation(
+        sharpness=knobs["sharpness"],
+        depth_bias=knobs["depth_bias"],
+        stream_bias=knobs["stream_bias"],
+        channel_multiple=knobs["channel_multiple"],
+    )
+
+
+def tuning(knobs: Knobs) -> Distillation:
+    """Without distillation allowed, alpha is 0: plain fine-tuning on labels."""
+    return Distillation(
+        temperature=round(knobs.get("temperature", 1.0), 4),
+        alpha=round(knobs.get("alpha", 0.0), 4),
+        learning_rate=round(knobs["learning_rate"], 6),
+    )
+
+
+def quantization(knobs: Knobs) -> Quantization | None:
+    return Quantization(observer=knobs["observer"]) if "observer" in knobs else None
