@@ -79,6 +79,9 @@ class BasicBlock(nn.Module):
 
 
 class OptionAResNet(nn.Module):
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1))

@@ -30,7 +30,7 @@ def test_modules_are_bit_equal_and_keep_their_names(name: str) -> None:
     original = dict(model.named_modules())
     for layer_name, layer in lowered.named_modules():
         if list(layer.parameters(recurse=False)) and layer_name and not layer_name.endswith("in_proj"):
-            assert type(layer) is type(original[layer_name]), layer_name
+            assert isinstance(original[layer_name], type(layer)), layer_name
     count = sum(p.numel() for p in lowered.parameters())
     assert count == sum(p.numel() for p in model.parameters())
 
@@ -49,13 +49,16 @@ def test_decomposed_programs_become_the_same_layers(name: str) -> None:
 def test_training_mode_really_trains() -> None:
     lowered = to_modules(exported("plain_cnn"))
     inputs = example_inputs("plain_cnn")
-    before = lowered.get_submodule("bn1").running_mean.clone()
+    norm = lowered.get_submodule("bn1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    before = norm.running_mean.clone()
     lowered.eval()(*inputs)
-    assert torch.equal(before, lowered.get_submodule("bn1").running_mean)
+    assert torch.equal(before, norm.running_mean)
     lowered.train()
     first, second = lowered(*inputs), lowered(*inputs)
     assert not torch.equal(first, second)  # dropout
-    assert not torch.equal(before, lowered.get_submodule("bn1").running_mean)
+    assert not torch.equal(before, norm.running_mean)
     first.sum().backward()
     assert all(p.grad is not None for p in lowered.parameters())
 
@@ -134,6 +137,8 @@ class Branch(nn.Module):
 
 
 class Counter(nn.Module):
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(1))
@@ -176,7 +181,7 @@ def test_parity_catches_a_changed_weight() -> None:
     program = exported("mlp")
     lowered = to_modules(program)
     with torch.no_grad():
-        lowered.get_submodule("fc3").bias.add_(0.1)
+        lowered.get_parameter("fc3.bias").add_(0.1)
     with pytest.raises(ParityError) as caught:
         check_parity(program, lowered, inputs)
     assert caught.value.max_error == pytest.approx(0.1, rel=0.5)
