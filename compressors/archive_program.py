@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from compressors.archive_arguments import argument, named_tensor, sym_bool, sym_float
 from compressors.archive_json import (
     RESAVE,
     boolean,
@@ -20,15 +20,14 @@ from compressors.archive_json import (
     integer,
     mapping,
     mapping_of,
-    number,
     sequence,
     shorten,
     string,
     union,
 )
-from compressors.archive_names import dotted, expression, identifier, symbol
-from compressors.archive_operators import operator, operator_string
-from compressors.archive_tensors import STRIDED, cpu, scalar_type, sym_int, tensor_meta
+from compressors.archive_names import dotted, identifier, symbol
+from compressors.archive_operators import operator
+from compressors.archive_tensors import sym_int, tensor_meta
 from compressors.archive_treespec import clean_treespec
 from compressors.errors import UnsafeArchive
 
@@ -99,17 +98,14 @@ def _graph(value: Any, where: str, depth: int) -> dict[str, Any]:
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
         raise UnsafeArchive(f"{where}: {len(nodes)} nodes; the limit is {MAX_NODES}")
 
-    def argument(entry: Any, at: str) -> dict[str, Any]:
-        return _argument(entry, at, target="", depth=depth)
-
     cleaned: dict[str, Any] = {
         "inputs": sequence(field(graph, "inputs", where), f"{where}.inputs", argument),
         "outputs": sequence(field(graph, "outputs", where), f"{where}.outputs", argument),
         "nodes": sequence(nodes, f"{where}.nodes", lambda entry, at: _node(entry, at, depth)),
         "tensor_values": mapping_of(field(graph, "tensor_values", where), f"{where}.tensor_values", _activation),
         "sym_int_values": mapping_of(graph.get("sym_int_values", {}), f"{where}.sym_int_values", sym_int),
-        "sym_bool_values": mapping_of(graph.get("sym_bool_values", {}), f"{where}.sym_bool_values", _sym_bool),
-        "sym_float_values": mapping_of(graph.get("sym_float_values", {}), f"{where}.sym_float_values", _sym_float),
+        "sym_bool_values": mapping_of(graph.get("sym_bool_values", {}), f"{where}.sym_bool_values", sym_bool),
+        "sym_float_values": mapping_of(graph.get("sym_float_values", {}), f"{where}.sym_float_values", sym_float),
         "custom_obj_values": {},
         "is_single_tensor_return": boolean(graph.get("is_single_tensor_return", False), where),
     }
@@ -131,8 +127,11 @@ def _node(value: Any, where: str, depth: int) -> dict[str, Any]:
     node = mapping(value, where)
     target = operator(string(field(node, "target", where), where), where)
 
-    def argument(entry: Any, at: str) -> dict[str, Any]:
-        return _argument(entry, at, target=target, depth=depth)
+    def subgraph(entry: Any, at: str) -> dict[str, Any]:
+        return _graph(entry, at, depth + 1)
+
+    def node_argument(entry: Any, at: str) -> dict[str, Any]:
+        return argument(entry, at, target=target, subgraph=subgraph)
 
     def named(entry: Any, at: str) -> dict[str, Any]:
         document = mapping(entry, at)
@@ -142,12 +141,12 @@ def _node(value: Any, where: str, depth: int) -> dict[str, Any]:
         kind = document.get("kind")
         if kind is not None and integer(kind, f"{at}.kind") not in (0, 1, 2):
             raise UnsafeArchive(f"{at}.kind={kind}: not a kind of argument; {RESAVE}")
-        return {"name": name, "arg": argument(field(document, "arg", at), at), "kind": kind}
+        return {"name": name, "arg": node_argument(field(document, "arg", at), at), "kind": kind}
 
     cleaned: dict[str, Any] = {
         "target": target,
         "inputs": sequence(field(node, "inputs", where), f"{where}.inputs", named),
-        "outputs": sequence(field(node, "outputs", where), f"{where}.outputs", argument),
+        "outputs": sequence(field(node, "outputs", where), f"{where}.outputs", node_argument),
         "metadata": _metadata(node.get("metadata", {}), where),
         "is_hop_single_tensor_return": None,
         "name": None,
@@ -170,121 +169,6 @@ def _metadata(value: Any, where: str) -> dict[str, str]:
         for entry in entries
     )
     return {"nn_module_stack": stack} if plain else {}
-
-
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
-def _named(value: Any, where: str) -> dict[str, str]:
-    return {"name": identifier(string(field(mapping(value, where), "name", where), where), where)}
-
-
-def _symbolic(kind: str, literal: Callable[[Any, str], Any]) -> Callable[[Any, str], dict[str, Any]]:
-    def read(value: Any, where: str) -> dict[str, Any]:
-        tag, content = union(value, where)
-        if tag == "as_name":
-            return {tag: identifier(string(content, where), where)}
-        if tag == kind:
-            return {tag: literal(content, where)}
-        raise UnsafeArchive(f"{where}: {shorten(tag)} is not a kind of symbolic value; {RESAVE}")
-
-    return read
-
-
-def _optional_tensor(value: Any, where: str) -> dict[str, Any]:
-    tag, content = union(value, where)
-    if tag == "as_none":
-        return {tag: True}
-    if tag == "as_tensor":
-        return {tag: _named(content, where)}
-    raise UnsafeArchive(f"{where}: {shorten(tag)} is not a tensor; {RESAVE}")
-
-
-def _complex(value: Any, where: str) -> dict[str, Any]:
-    document = mapping(value, where)
-    return {part: number(field(document, part, where), where) for part in ("real", "imag")}
-
-
-def _memory_format(value: Any, where: str) -> int:
-    if integer(value, where) not in (1, 2, 3, 4):
-        raise UnsafeArchive(f"{where}: memory format {value} is not known; {RESAVE}")
-    return int(value)
-
-
-def _layout(value: Any, where: str) -> int:
-    if integer(value, where) != STRIDED:
-        raise UnsafeArchive(
-            f"{where}: layout {value} is not read, only dense tensors; call to_dense() before exporting"
-        )
-    return STRIDED
-
-
-def _many(item: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]]:
-    return lambda value, where: sequence(value, where, item)
-
-
-_sym_int_argument = _symbolic("as_int", integer)
-_sym_float_argument = _symbolic("as_float", number)
-_sym_bool_argument = _symbolic("as_bool", boolean)
-_ARGUMENTS: dict[str, Callable[[Any, str], Any]] = {
-    "as_none": lambda value, where: True,
-    "as_tensor": _named,
-    "as_tensors": _many(_named),
-    "as_nested_tensors": _many(_many(_named)),
-    "as_optional_tensor": _optional_tensor,
-    "as_optional_tensors": _many(_optional_tensor),
-    "as_int": integer,
-    "as_ints": _many(integer),
-    "as_int_lists": _many(_many(integer)),
-    "as_float": number,
-    "as_floats": _many(number),
-    "as_float_lists": _many(_many(number)),
-    "as_bool": boolean,
-    "as_bools": _many(boolean),
-    "as_complex": _complex,
-    "as_sym_int": _sym_int_argument,
-    "as_sym_ints": _many(_sym_int_argument),
-    "as_sym_float": _sym_float_argument,
-    "as_sym_floats": _many(_sym_float_argument),
-    "as_sym_bool": _sym_bool_argument,
-    "as_sym_bools": _many(_sym_bool_argument),
-    "as_scalar_type": scalar_type,
-    "as_memory_format": _memory_format,
-    "as_layout": _layout,
-    "as_device": cpu,
-}
-
-
-def _argument(value: Any, where: str, *, target: str, depth: int) -> dict[str, Any]:
-    tag, content = union(value, where)
-    if tag in _ARGUMENTS:
-        return {tag: _ARGUMENTS[tag](content, where)}
-    if tag == "as_string":
-        return {tag: operator_string(string(content, where), target, where)}
-    if tag == "as_graph":
-        document = mapping(content, where)
-        name = identifier(string(field(document, "name", where), where), where)
-        return {tag: {"name": name, "graph": _graph(field(document, "graph", where), f"{where}.graph", depth + 1)}}
-    if tag == "as_custom_obj":
-        raise UnsafeArchive(f"{where}: a custom object; objects are unpickled when read; keep only tensors")
-    raise UnsafeArchive(f"{where}: an argument of kind {shorten(tag)} is not read; export plain tensor operations")
-
-
-def _sym_bool(value: Any, where: str) -> dict[str, Any]:
-    tag, content = union(value, where)
-    return {"as_bool": boolean(content, where)} if tag == "as_bool" else _sym_expression(tag, content, where)
-
-
-def _sym_float(value: Any, where: str) -> dict[str, Any]:
-    tag, content = union(value, where)
-    return {"as_float": number(content, where)} if tag == "as_float" else _sym_expression(tag, content, where)
-
-
-def _sym_expression(tag: str, content: Any, where: str) -> dict[str, Any]:
-    if tag != "as_expr":
-        raise UnsafeArchive(f"{where}: {shorten(tag)} is not a kind of symbolic value; {RESAVE}")
-    text = field(mapping(content, where), "expr_str", where)
-    return {"as_expr": {"expr_str": expression(string(text, where), where), "hint": None}}
 
 
 def _range(value: Any, where: str) -> dict[str, int | None]:
@@ -310,31 +194,36 @@ def _signature(value: Any, where: str) -> tuple[dict[str, Any], list[str], list[
         tag, content = union(entry, at)
         content = mapping(content, at)
         if tag == "user_input":
-            return {tag: {"arg": _argument(field(content, "arg", at), at, target="", depth=0)}}
+            return {tag: {"arg": argument(field(content, "arg", at), at)}}
         if tag == "constant_input":
-            constant = _argument(field(content, "value", at), at, target="", depth=0)
+            constant = argument(field(content, "value", at), at)
             return {tag: {"name": identifier(string(field(content, "name", at), at), at), "value": constant}}
         if tag == "parameter":
             weights.append(path(content, "parameter_name", at))
-            return {tag: {"arg": _named(field(content, "arg", at), at), "parameter_name": weights[-1]}}
+            return {tag: {"arg": named_tensor(field(content, "arg", at), at), "parameter_name": weights[-1]}}
         if tag == "buffer":
             persistent = boolean(field(content, "persistent", at), at)
             name = path(content, "buffer_name", at)
             (weights if persistent else constants).append(name)
-            return {tag: {"arg": _named(field(content, "arg", at), at), "buffer_name": name, "persistent": persistent}}
+            return {
+                tag: {"arg": named_tensor(field(content, "arg", at), at), "buffer_name": name, "persistent": persistent}
+            }
         if tag == "tensor_constant":
             constants.append(path(content, "tensor_constant_name", at))
-            return {tag: {"arg": _named(field(content, "arg", at), at), "tensor_constant_name": constants[-1]}}
+            return {tag: {"arg": named_tensor(field(content, "arg", at), at), "tensor_constant_name": constants[-1]}}
         raise UnsafeArchive(f"{at}: an input of kind {shorten(tag)} is not read; models may take and hold tensors only")
 
     def output_spec(entry: Any, at: str) -> dict[str, Any]:
         tag, content = union(entry, at)
         content = mapping(content, at)
         if tag == "user_output":
-            return {tag: {"arg": _argument(field(content, "arg", at), at, target="", depth=0)}}
+            return {tag: {"arg": argument(field(content, "arg", at), at)}}
         if tag == "buffer_mutation":
             return {
-                tag: {"arg": _named(field(content, "arg", at), at), "buffer_name": path(content, "buffer_name", at)}
+                tag: {
+                    "arg": named_tensor(field(content, "arg", at), at),
+                    "buffer_name": path(content, "buffer_name", at),
+                }
             }
         raise UnsafeArchive(
             f"{at}: an output of kind {shorten(tag)} is not read; export the model for inference, not a training step"
