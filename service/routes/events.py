@@ -1,0 +1,93 @@
+"""Server-sent events of one job: `job`, `trial`, `log`, each with the revision it belongs to as its id.
+
+A client that comes back with `Last-Event-ID` gets exactly what changed since. An idle stream costs one indexed read per
+poll. Once the job has ended and everything is sent, the stream closes; coming back then is answered with 204, which
+tells an EventSource to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, format_sse_event
+
+from service.deps import JobDep, State, StateDep
+from service.jobs import TERMINAL, Jobs
+from service.problems import FieldError, invalid
+from service.trials import Trials
+from service.views import JobView, LogLine
+
+BATCH = 500
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+
+
+@router.get("/events", response_class=EventSourceResponse, responses={204: {"description": "ended, nothing new"}})
+async def events(
+    job: JobDep,
+    state: StateDep,
+    last_event_id: Annotated[str | None, Header()] = None,
+    after: Annotated[int, Query(ge=0, description="like Last-Event-ID, for a first connection")] = 0,
+) -> Response:
+    """Everything since the revision given, then live."""
+    if last_event_id:
+        if not last_event_id.isdecimal():
+            message = f"{last_event_id!r}: not a revision; send the id of the last event received"
+            raise invalid([FieldError("Last-Event-ID", message)])
+        after = int(last_event_id)
+    if job.state in TERMINAL and after >= job.rev:
+        return Response(status_code=204)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(_stream(job.id, state, after), headers=headers)
+
+
+async def _stream(job_id: str, state: State, after: int) -> AsyncIterator[bytes]:
+    settings = state.settings
+    sent = time.monotonic()
+    yield format_sse_event(comment="bantam", retry=2000)
+    while not state.stopping.is_set():
+        changes, after, ended = await run_in_threadpool(_changes, job_id, state, after)
+        for change in changes:
+            yield change
+        if ended:
+            return
+        if changes:
+            sent = time.monotonic()
+            if len(changes) >= BATCH:
+                continue
+        elif time.monotonic() - sent > settings.events_ping_s:
+            yield format_sse_event(comment="ping")
+            sent = time.monotonic()
+        await asyncio.sleep(settings.events_poll_s)
+
+
+def _changes(job_id: str, state: State, after: int) -> tuple[list[bytes], int, bool]:
+    """Events after a revision in order of their revision, the new position, and whether that was all there will be."""
+    jobs, trials = Jobs(state.database), Trials(state.database)
+    if jobs.revision(job_id) <= after:
+        return [], after, False
+    job = jobs.get(job_id)
+    found: list[tuple[int, str, Any]] = []
+    limit = job.rev
+    # What is read after the job may be newer than it; that waits for the next round, so that ids never go back.
+    changed = trials.changed(job_id, after_rev=after, limit=BATCH)
+    lines = [LogLine.of(row) for row in trials.logs(job_id, after=after, limit=BATCH)]
+    if len(changed) == BATCH:
+        limit = min(limit, changed[-1]["rev"])
+    if len(lines) == BATCH:
+        limit = min(limit, lines[-1].id)
+    found += [(t["rev"], "trial", t) for t in changed if t["rev"] <= limit]
+    found += [(line.id, "log", line.model_dump(mode="json")) for line in lines if line.id <= limit]
+    found.sort(key=lambda change: change[0])
+    if limit == job.rev:
+        found.append((job.rev, "job", JobView.of(job).model_dump(mode="json")))
+    return [_event(*change) for change in found], limit, limit == job.rev and job.state in TERMINAL
+
+
+def _event(rev: int, kind: str, document: Any) -> bytes:
+    return format_sse_event(event=kind, id=str(rev), data_str=json.dumps(document))

@@ -1,0 +1,98 @@
+"""Trials of a job: changes since a revision, one, the front; the winner's file and the report."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+
+from service.deps import JobDep, JobIdDep, StateDep, TrialsDep
+from service.jobs import TERMINAL
+from service.problems import Problem, not_found
+from service.report_html import render
+from service.views import Front, JobView, TrialPage, TrialView
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["trials"])
+
+
+# Documents go out as they were stored: building thousands of models to serialise them again would only cost time.
+@router.get("/trials", response_model=TrialPage)
+def list_trials(
+    job_id: JobIdDep,
+    trials: TrialsDep,
+    after_rev: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+) -> Response:
+    """Trials changed after a revision, in order of their change."""
+    items = trials.changed(job_id, after_rev=after_rev, limit=limit)
+    return JSONResponse({"items": items, "next_rev": items[-1]["rev"] if items else after_rev})
+
+
+@router.get("/trials/{number}", response_model=TrialView)
+def get_trial(job_id: JobIdDep, trials: TrialsDep, number: Annotated[int, Path(ge=0, le=2**31 - 1)]) -> Response:
+    found = trials.one(job_id, number)
+    if found is None:
+        raise not_found("trial", number, f"GET /v1/jobs/{job_id}/trials lists all")
+    return JSONResponse(found)
+
+
+@router.get("/front", response_model=Front)
+def get_front(job_id: JobIdDep, trials: TrialsDep) -> Response:
+    """The feasible trials that no other one beats in metric, latency and size at once."""
+    return JSONResponse({"items": trials.front(job_id)})
+
+
+@router.get("/artifact", response_class=FileResponse)
+def get_artifact(
+    job: JobDep, trials: TrialsDep, state: StateDep, which: Literal["winner", "baseline"] = "winner"
+) -> FileResponse:
+    """The exported file; `Digest` holds its sha256 (RFC 3230)."""
+    artifact = trials.artifact(job.id, which)
+    if artifact is None:
+        raise _missing(job, f"the {which}'s file")
+    try:
+        path = state.blobs.path(artifact.sha256)
+    except FileNotFoundError as error:
+        raise Problem(410, "gone", str(error)) from error
+    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        filename=artifact.filename,
+        headers={"Digest": f"sha-256={digest}", "Repr-Digest": f"sha-256=:{digest}:"},
+    )
+
+
+@router.get("/report", responses={200: {"content": {"text/html": {}}}}, response_model=dict[str, Any])
+def get_report(job: JobDep, trials: TrialsDep, accept: Annotated[str, Header()] = "application/json") -> Response:
+    """JSON, or a page for people when `Accept` prefers text/html."""
+    if job.report is None:
+        raise _missing(job, "the report")
+    if prefers_html(accept):
+        page = render(JobView.of(job).model_dump(mode="json"), trials.all(job.id), job.report)
+        return HTMLResponse(page, headers={"Vary": "Accept"})
+    return JSONResponse(job.report, headers={"Vary": "Accept"})
+
+
+def _missing(job: Any, what: str) -> Problem:
+    if job.state in TERMINAL:
+        reason = job.reason or "see its log"
+        return Problem(404, "not-found", f"the job ended as {job.state} without {what}: {reason}")
+    return Problem(409, "not-ready", f"the job is {job.state}; {what} is there once it has succeeded")
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether text/html is given a higher weight than JSON (RFC 9110, 12.5.1); JSON wins a tie."""
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        media, *parameters = (p.strip() for p in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            weights.setdefault(media.lower(), float(weight))
+        except ValueError:
+            continue
+    html = weights.get("text/html", weights.get("text/*", 0.0))
+    json = weights.get("application/json", weights.get("application/*", weights.get("*/*", 0.0)))
+    return html > json

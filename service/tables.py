@@ -1,0 +1,163 @@
+"""The tables. Times are seconds since the epoch by the database's clock; documents are JSON text.
+
+`jobs.rev` is raised by every visible change of a job; a changed trial row and a new log line carry the job's revision
+at that change, each its own. So "what changed since r" is a range of an index, and no poll recomputes anything.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Document = JSON(none_as_null=True)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True, comment="of the uploaded bytes"),
+    Column("bytes", BigInteger, nullable=False, comment="of the upload"),
+    Column("blob", String(64), nullable=False, comment="the program that passed intake"),
+    Column("description", _Document, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("description", _Document, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("cron", String(200), nullable=False),
+    Column("timezone", String(100), nullable=False),
+    Column("job", _Document, nullable=False, comment="the JobSpec of each run"),
+    Column("enabled", Boolean, nullable=False),
+    Column("next_run_at", Double, comment="null while disabled"),
+    Column("created_at", Double, nullable=False),
+    Index(None, "enabled", "next_run_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="SET NULL"), index=True),
+    Column("spec", _Document, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text),
+    Column("outcome", String(20)),
+    Column("directive", String(10), nullable=False, comment="what the owner wants: run, pause, cancel"),
+    Column("rev", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("progress", _Document),
+    Column("baseline", _Document),
+    Column("best", _Document),
+    Column("report", _Document),
+    Column("lease_token", BigInteger, nullable=False, comment="raised whenever the lease changes hands"),
+    Column("lease_worker", String(200)),
+    Column("lease_acquired_at", Double),
+    Column("lease_heartbeat_at", Double),
+    Column("lease_expires_at", Double),
+    Column("elapsed_s", Double, nullable=False, comment="spent by coordinators before the present one"),
+    CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("directive IN ('run', 'pause', 'cancel')", name="directive"),
+    Index(None, "created_at", "id"),
+    Index(None, "state", "created_at", "id"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("rev", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("metric", Double),
+    Column("feasible", Boolean),
+    Column("on_front", Boolean, nullable=False),
+    Column("document", _Document, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Index(None, "job_id", "rev", unique=True),
+    Index(None, "job_id", "state"),
+    Index(None, "job_id", "on_front"),
+)
+
+job_logs = Table(
+    "job_logs",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="the job's revision at this line"),
+    Column("at", Double, nullable=False),
+    Column("level", String(10), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("trial", Integer),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(20), primary_key=True),
+    Column("filename", String(255), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("job_id", String(40), comment="the job it works on; null while idle"),
+    Column("started_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+)

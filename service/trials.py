@@ -1,0 +1,107 @@
+"""Reading what the search has written: trials by revision, the front, log lines, artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from service.database import Database, db_now
+from service.tables import artifacts, job_logs, jobs, trials
+
+
+@dataclass(frozen=True)
+class Artifact:
+    name: str
+    filename: str
+    sha256: str
+    bytes: int
+
+
+class Trials:
+    """Documents are `search.records.Trial` as JSON plus `rev`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def changed(self, job_id: str, *, after_rev: int, limit: int) -> list[dict[str, Any]]:
+        """Trials changed after a revision, in order of their change; each has a revision of its own."""
+        query = (
+            select(trials)
+            .where(trials.c.job_id == job_id, trials.c.rev > after_rev)
+            .order_by(trials.c.rev)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [document(row) for row in connection.execute(query)]
+
+    def one(self, job_id: str, number: int) -> dict[str, Any] | None:
+        query = select(trials).where(trials.c.job_id == job_id, trials.c.number == number)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else document(row)
+
+    def all(self, job_id: str) -> list[dict[str, Any]]:
+        """In order of their number."""
+        with self._database.read() as connection:
+            return all_trials(connection, job_id)
+
+    def front(self, job_id: str) -> list[dict[str, Any]]:
+        """The feasible trials that no other one beats in everything, as the search has marked them."""
+        query = select(trials).where(trials.c.job_id == job_id, trials.c.on_front.is_(True)).order_by(trials.c.number)
+        with self._database.read() as connection:
+            return [document(row) for row in connection.execute(query)]
+
+    def logs(self, job_id: str, *, after: int, limit: int) -> list[Row[Any]]:
+        query = (
+            select(job_logs)
+            .where(job_logs.c.job_id == job_id, job_logs.c.seq > after)
+            .order_by(job_logs.c.seq)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(query))
+
+    def artifact(self, job_id: str, name: str) -> Artifact | None:
+        query = select(artifacts).where(artifacts.c.job_id == job_id, artifacts.c.name == name)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return Artifact(name=row.name, filename=row.filename, sha256=row.sha256, bytes=row.bytes)
+
+
+def document(row: Row[Any]) -> dict[str, Any]:
+    """A trial as the API shows it. The columns are the truth for what changes without the search's document."""
+    return {**row.document, "on_front": row.on_front, "rev": row.rev}
+
+
+def all_trials(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    query = select(trials).where(trials.c.job_id == job_id).order_by(trials.c.number)
+    return [document(row) for row in connection.execute(query)]
+
+
+def settle_running_trials(connection: Connection, job_id: str, reason: str) -> None:
+    """No trial of a job that has ended stays `running`: those that were cut off become `failed` with the reason.
+
+    The caller's transaction holds the job's row.
+    """
+    running = select(trials).where(trials.c.job_id == job_id, trials.c.state == "running").order_by(trials.c.number)
+    for row in connection.execute(running).all():
+        rev = raise_revision(connection, job_id)
+        connection.execute(
+            update(trials)
+            .where(trials.c.job_id == job_id, trials.c.number == row.number)
+            .values(
+                rev=rev,
+                state="failed",
+                document={**row.document, "state": "failed", "reason": reason},
+                updated_at=db_now(),
+            )
+        )
+
+
+def raise_revision(connection: Connection, job_id: str) -> int:
+    statement = update(jobs).where(jobs.c.id == job_id).values(rev=jobs.c.rev + 1).returning(jobs.c.rev)
+    return int(connection.execute(statement).scalar_one())

@@ -1,0 +1,167 @@
+"""Receives one file of a multipart form straight onto disk, hashed and counted on the way, never held in memory.
+
+The file's own name is a label: it names nothing on this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
+
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from service.problems import FieldError, Problem, invalid
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_NAME = 200
+_MAX_FIELD = 4096
+
+
+@dataclass(frozen=True)
+class Upload:
+    """path: a temporary file, gone when the context ends unless it was moved. name: the label to show."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    name: str
+
+
+@asynccontextmanager
+async def received(request: Request, folder: Path, limit: int) -> AsyncIterator[Upload]:
+    """Reads the fields `file` and `name` of a form. Raises Problem 400, 413, 415 or 422."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise Problem(415, "unsupported-media-type", "send multipart/form-data with the fields file and name")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit + 64 * 1024:
+        raise _too_large(limit)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix="upload-")
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            form = _Form(target, limit)
+            parser = MultipartParser(boundary, form.callbacks())
+            try:
+                async for chunk in request.stream():
+                    await asyncio.to_thread(parser.write, chunk)
+            except FormParserError as error:
+                raise Problem(400, "invalid-form", f"the form is damaged: {error}; send it again") from error
+            except ClientDisconnect as error:
+                raise Problem(400, "incomplete", "the upload broke off; send it again") from error
+        if not form.file_seen:
+            raise invalid([FieldError("file", "missing; send the file in the form field `file`")])
+        if not form.complete:
+            raise Problem(400, "incomplete", "the form ends before its last boundary; send it again")
+        if form.size == 0:
+            raise invalid([FieldError("file", "empty; send a file with content")])
+        yield Upload(path, form.digest.hexdigest(), form.size, _label(form))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        "too-large",
+        f"the file is larger than {limit} bytes; send a smaller one or raise the limit in the server's settings",
+        [FieldError("file", f"larger than {limit} bytes")],
+    )
+
+
+def _label(form: _Form) -> str:
+    given = form.fields.get("name", bytearray()).decode("utf-8", "replace").strip()
+    fallback = PurePosixPath(form.filename.replace("\\", "/")).name
+    name = "".join(c for c in given or fallback or "unnamed" if c.isprintable())
+    if len(name) > MAX_NAME:
+        raise invalid([FieldError("name", f"{len(name)} characters; at most {MAX_NAME} are kept, shorten it")])
+    return name or "unnamed"
+
+
+@dataclass
+class _Form:
+    """Callbacks of the parser: the part named `file` goes to disk, small fields are kept."""
+
+    target: BinaryIO
+    limit: int
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    size: int = 0
+    filename: str = ""
+    file_seen: bool = False
+    complete: bool = False
+    fields: dict[str, bytearray] = field(default_factory=dict)
+    _part: str = ""
+    _header: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _disposition: bytes = b""
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self.part_begin,
+            "on_header_field": self.header_field,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_finished,
+            "on_part_data": self.part_data,
+            "on_end": self.end,
+        }
+
+    def part_begin(self) -> None:
+        self._disposition = b""
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if bytes(self._header).lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._part = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._part == "file":
+            if self.file_seen:
+                raise invalid([FieldError("file", "given twice; send one file per request")])
+            self.file_seen = True
+            self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
+        elif self._part == "name":
+            self.fields["name"] = bytearray()
+        else:
+            raise invalid([FieldError(self._part or "form", "unknown field; send only file and name")])
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part != "file":
+            kept = self.fields[self._part]
+            kept += data[start:end]
+            if len(kept) > _MAX_FIELD:
+                raise invalid([FieldError(self._part, f"longer than {MAX_NAME} characters; shorten it")])
+            return
+        self.size += end - start
+        if self.size > self.limit:
+            raise _too_large(self.limit)
+        self.digest.update(memoryview(data)[start:end])
+        self.target.write(memoryview(data)[start:end])
+
+    def end(self) -> None:
+        self.complete = True

@@ -1,0 +1,167 @@
+"""What the API answers with: one model per resource, named as in the contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+from sqlalchemy import Row
+
+from compressors.descriptions import ColumnDescription, LayerDescription, TensorDescription
+from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
+from service.catalogue import StoredDataset, StoredModel
+
+
+def moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+class ModelView(BaseModel):
+    """bytes: size of the uploaded file."""
+
+    id: str
+    name: str
+    sha256: str
+    format: str
+    parameters: int
+    bytes: int
+    inputs: list[TensorDescription]
+    outputs: list[TensorDescription]
+    layers: list[LayerDescription]
+    batch_is_dynamic: bool
+    created_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredModel) -> ModelView:
+        d = stored.description
+        return cls(
+            id=stored.id,
+            name=stored.name,
+            sha256=stored.sha256,
+            format=d.format,
+            parameters=d.parameters,
+            bytes=stored.bytes,
+            inputs=list(d.inputs),
+            outputs=list(d.outputs),
+            layers=list(d.layers),
+            batch_is_dynamic=d.batch_is_dynamic,
+            created_at=datetime.fromtimestamp(stored.created_at, UTC),
+        )
+
+
+class DatasetView(BaseModel):
+    id: str
+    name: str
+    sha256: str
+    format: str
+    bytes: int
+    rows: int
+    columns: list[ColumnDescription]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, stored: StoredDataset) -> DatasetView:
+        return cls(
+            id=stored.id,
+            name=stored.name,
+            sha256=stored.sha256,
+            format=stored.description.format,
+            bytes=stored.bytes,
+            rows=stored.description.rows,
+            columns=list(stored.description.columns),
+            created_at=datetime.fromtimestamp(stored.created_at, UTC),
+        )
+
+
+class ModelList(BaseModel):
+    items: list[ModelView]
+
+
+class DatasetList(BaseModel):
+    items: list[DatasetView]
+
+
+class JobView(BaseModel):
+    """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel."""
+
+    id: str
+    name: str
+    state: JobState
+    reason: str | None
+    outcome: Outcome | None
+    directive: str
+    spec: dict[str, Any]
+    schedule: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    rev: int
+    progress: Progress
+    baseline: Baseline | None
+    best: Best | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> JobView:
+        return cls(
+            id=row.id,
+            name=row.name,
+            state=row.state,
+            reason=row.reason,
+            outcome=row.outcome,
+            directive=row.directive,
+            spec=row.spec,
+            schedule=row.schedule_id,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+            started_at=moment(row.started_at),
+            finished_at=moment(row.finished_at),
+            rev=row.rev,
+            progress=Progress(**row.progress) if row.progress else Progress(stage="queued"),
+            baseline=Baseline(**row.baseline) if row.baseline else None,
+            best=row.best,
+        )
+
+    def etag(self) -> str:
+        return f'"{self.rev}"'
+
+
+class JobList(BaseModel):
+    items: list[JobView]
+    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialView(Trial):
+    """A trial, whole. rev: the job's revision at its last change."""
+
+    rev: int
+
+
+class TrialPage(BaseModel):
+    items: list[TrialView]
+    next_rev: int = Field(description="give it as `after_rev` for the changes after these")
+
+
+class Front(BaseModel):
+    items: list[TrialView]
+
+
+class LogLine(BaseModel):
+    """id: the job's revision at this line."""
+
+    id: int
+    at: datetime
+    level: str
+    message: str
+    trial: int | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> LogLine:
+        at = datetime.fromtimestamp(row.at, UTC)
+        return cls(id=row.seq, at=at, level=row.level, message=row.message, trial=row.trial)
+
+
+class LogPage(BaseModel):
+    items: list[LogLine]
+    next: int = Field(description="give it as `after` for the lines after these")
