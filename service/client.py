@@ -21,7 +21,7 @@ import httpx
 
 from service.client_errors import DamagedDownload, ServiceProblem, ServiceUnreachable, WaitTimeout
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8080"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 Json = dict[str, Any]
@@ -131,11 +131,11 @@ class Client:
     def front(self, job_id: str) -> tuple[Json, ...]:
         return _items(self._json("GET", f"/v1/jobs/{job_id}/front"))
 
-    def logs(self, job_id: str, *, after: int = 0) -> Delta:
-        page = self._json("GET", f"/v1/jobs/{job_id}/logs", params={"after": after})
+    def logs(self, job_id: str, *, after: int = 0, limit: int = 1000) -> Delta:
+        """Log lines after one; give `next` to the next call."""
+        page = self._json("GET", f"/v1/jobs/{job_id}/logs", params={"after": after, "limit": limit})
         items = _items(page)
-        last: int = items[-1].get("id", after) if items else after
-        return Delta(items, int(page.get("next") or last), True)
+        return Delta(items, int(page.get("next", after)), len(items) < limit)
 
     def wait(
         self,

@@ -50,7 +50,7 @@ export const listJobs = (limit, cursor) =>
 export const listModels = () => send("GET", "/v1/models");
 export const getJob = (id) => send("GET", job(id));
 export const getTrials = (id, after, limit) => send("GET", `${job(id)}/trials?after_rev=${after}&limit=${limit}`);
-export const getLogs = (id, after) => send("GET", `${job(id)}/logs?after=${after}`);
+export const getLogs = (id, after, limit) => send("GET", `${job(id)}/logs?after=${after}&limit=${limit}`);
 export const command = (id, name) => send("POST", `${job(id)}/${name}`);
 export const artifactUrl = (id, which) => `${job(id)}/artifact?which=${which}`;
 export const reportUrl = (id) => `${job(id)}/report`;

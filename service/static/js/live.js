@@ -107,9 +107,12 @@ export class JobFeed {
   }
 
   async fetchLogs() {
-    const page = await api.getLogs(this.id, this.logId);
-    if (this.stopped || !page.items.length) return;
-    this.logId = page.next ?? page.items.at(-1).id ?? this.logId;
-    this.handlers.logs(page.items);
+    for (;;) {
+      const page = await api.getLogs(this.id, this.logId, PAGE);
+      if (this.stopped || !page.items.length) return;
+      this.logId = page.next;
+      this.handlers.logs(page.items);
+      if (page.items.length < PAGE) return;
+    }
   }
 }
