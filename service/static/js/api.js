@@ -54,4 +54,4 @@ export const getLogs = (id, after, limit) => send("GET", `${job(id)}/logs?after=
 export const command = (id, name) => send("POST", `${job(id)}/${name}`);
 export const artifactUrl = (id, which) => `${job(id)}/artifact?which=${which}`;
 export const reportUrl = (id) => `${job(id)}/report`;
-export const eventsUrl = (id) => `${job(id)}/events`;
+export const eventsUrl = (id, after) => `${job(id)}/events?after=${after}`;

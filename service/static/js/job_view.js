@@ -5,7 +5,7 @@ import { budgetBar, budgetLines } from "./budget.js";
 import { FrontChart, drawHistory } from "./charts.js";
 import { fill, h, throttled } from "./dom.js";
 import { FINAL, ago, fileSize, metric, milliseconds, seconds } from "./format.js";
-import { jobTitle, progressBar, progressWords, stageSteps, statePill, verdict } from "./job_words.js";
+import { WISHES, jobTitle, progressBar, progressWords, stageSteps, statePill, verdict } from "./job_words.js";
 import { JobFeed } from "./live.js";
 import { LogsView } from "./logs_view.js";
 import { TrialsTable } from "./trials_table.js";
@@ -141,7 +141,8 @@ function head(p, job, act) {
 }
 
 function actions(box, job, act) {
-  const key = `${job.state}|${job.best ? 1 : 0}|${job.outcome}`;
+  const wish = job.state === "running" ? WISHES[job.directive] : undefined;
+  const key = `${job.state}|${wish}|${job.best ? 1 : 0}|${job.outcome}`;
   if (box.dataset.key === key) return; // unchanged: keep the focus where it is
   box.dataset.key = key;
   const button = (name, label, look = "") => {
@@ -151,9 +152,9 @@ function actions(box, job, act) {
   const link = (href, label, look, more = {}) => h("a", { class: `button ${look}`, href, ...more }, label);
   fill(
     box,
-    job.state === "running" || job.state === "queued" ? button("pause", "Pause") : null,
-    job.state === "paused" ? button("resume", "Resume", "primary") : null,
-    FINAL.has(job.state) ? null : button("cancel", "Cancel job", "danger"),
+    (job.state === "running" || job.state === "queued") && !wish ? button("pause", "Pause") : null,
+    job.state === "paused" || wish === "pausing" ? button("resume", "Resume", "primary") : null,
+    FINAL.has(job.state) || wish === "cancelling" ? null : button("cancel", "Cancel job", "danger"),
     job.state === "succeeded" ? link(api.reportUrl(job.id), "Report", "", { target: "_blank", rel: "noopener" }) : null,
     job.state === "succeeded" && job.best
       ? link(api.artifactUrl(job.id, "winner"), "Download model", "primary", { download: true })

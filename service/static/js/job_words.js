@@ -12,10 +12,14 @@ const TONES = {
   cancelled: "idle",
 };
 
+// Asked for and not done yet: the search looks about once a second.
+export const WISHES = { cancel: "cancelling", pause: "pausing" };
+
 /** The label a person wants: the outcome once there is one. */
 export function statePill(job) {
   if (job.state === "succeeded" && job.outcome === "nearest_miss") return pill("nearest miss", "warn");
   if (job.state === "succeeded" && job.outcome === "feasible") return pill("budget met", "good");
+  if (job.state === "running" && WISHES[job.directive]) return pill(WISHES[job.directive], "warn");
   return pill(job.state, TONES[job.state] ?? "idle");
 }
 

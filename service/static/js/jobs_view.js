@@ -20,7 +20,7 @@ export function jobsView({ onProblem, onLink }) {
   let timer = 0;
 
   more.addEventListener("click", () => {
-    limit += PAGE;
+    limit = Math.min(500, limit + PAGE); // 500 is the most that one page holds
     refresh();
   });
 
@@ -53,7 +53,7 @@ export function jobsView({ onProblem, onLink }) {
     const focused = document.activeElement?.getAttribute?.("href");
     fill(list, page.items.length ? page.items.map((job) => h("li", {}, jobRow(job, names))) : empty());
     if (focused?.startsWith("#/jobs/")) list.querySelector(`a[href="${focused}"]`)?.focus();
-    more.hidden = page.items.length < limit;
+    more.hidden = !page.next_cursor;
   }
 
   refresh();

@@ -15,6 +15,7 @@ export class JobFeed {
   constructor(id, handlers) {
     this.id = id;
     this.handlers = handlers;
+    this.rev = 0;
     this.trialRev = 0;
     this.logId = 0;
     this.state = "";
@@ -41,7 +42,8 @@ export class JobFeed {
   }
 
   listen() {
-    this.source = new EventSource(api.eventsUrl(this.id));
+    if (FINAL.has(this.state)) return;
+    this.source = new EventSource(api.eventsUrl(this.id, this.rev));
     this.source.onopen = () => this.link(true);
     this.source.onerror = () => {
       this.link(false);
@@ -73,6 +75,7 @@ export class JobFeed {
       await this.fetchLogs();
       if (this.stopped) return;
       this.state = job.state;
+      this.rev = job.rev;
       this.handlers.job(job);
       if (FINAL.has(job.state)) {
         this.handlers.link("");
