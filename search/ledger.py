@@ -7,6 +7,9 @@
   changes nothing; the caller stops its work and writes no more.
 - `put_trial` inserts or replaces the row with this number and raises the job's revision by one.
 - Calls come from one thread. Heartbeats are the implementation's own business.
+- When the worker is told to stop (a signal, a new release), `directive` raises Released, a LeaseLost: the caller ends
+  its children within seconds and lets it pass, without `finish`. The job goes back to the queue and the next worker
+  goes on where this one stopped.
 """
 
 from __future__ import annotations
@@ -26,9 +29,16 @@ class LeaseLost(Exception):
     """Another worker holds the job now; this one must stop and write nothing more."""
 
 
+class Released(LeaseLost):
+    """This worker is told to stop; the job goes to another one."""
+
+
 class Ledger(Protocol):
     def directive(self) -> Directive:
-        """What the job's owner wants now. Polled about once a second; must cost one indexed read."""
+        """What the job's owner wants now. Polled about once a second; must cost one indexed read.
+
+        Raises LeaseLost, Released.
+        """
         ...
 
     def elapsed_s(self) -> float:

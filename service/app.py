@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,6 @@ from service.routes import catalog, datasets, events, jobs, models, probes, sche
 from service.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-VERSION = "0.1.0"
 
 
 def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
@@ -45,7 +45,7 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Bantam",
-        version=VERSION,
+        version=version("bantam"),
         summary="Fits a trained PyTorch model into a latency, size and accuracy budget.",
         lifespan=lifespan,
         responses={"4XX": {"model": ProblemDocument, "description": "problem document (RFC 9457)"}},

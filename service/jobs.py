@@ -62,6 +62,7 @@ def insert_job(connection: Connection, spec: JobSpec, *, schedule_id: str | None
             rev=1,
             created_at=db_now(),
             lease_token=0,
+            lease_losses=0,
             elapsed_s=0.0,
         )
     )

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     dataset_read_s: float = Field(900, gt=0, description="limit for reading an uploaded dataset once")
     dataset_memory_bytes: int = Field(16 * GIB, gt=0, description="address space of the process that reads it")
 
+    workers: int = Field(1, ge=0, le=64, description="worker processes that `serve` starts")
     lease_s: float = Field(10, gt=0, description="a worker that stays silent for this long loses its job")
     heartbeat_s: float = Field(2, gt=0)
     worker_poll_s: float = Field(0.5, gt=0, description="pause of an idle worker between two looks at the queue")
@@ -83,3 +84,7 @@ class Settings(BaseSettings):
 
     def workspace(self, job_id: str) -> Path:
         return self.data_dir / "jobs" / job_id
+
+    def environment(self) -> dict[str, str]:
+        """These settings as variables for a child process."""
+        return {f"BANTAM_{k.upper()}": str(v) for k, v in self.model_dump(mode="json", exclude_none=True).items()}

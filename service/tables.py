@@ -96,6 +96,7 @@ jobs = Table(
     Column("lease_acquired_at", Double),
     Column("lease_heartbeat_at", Double),
     Column("lease_expires_at", Double),
+    Column("lease_losses", Integer, nullable=False, comment="workers that died on it since a trial last ended"),
     Column("elapsed_s", Double, nullable=False, comment="spent by coordinators before the present one"),
     CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
     CheckConstraint("directive IN ('run', 'pause', 'cancel')", name="directive"),

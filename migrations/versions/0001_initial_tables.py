@@ -88,6 +88,12 @@ def upgrade() -> None:
         sa.Column("lease_acquired_at", sa.Double(), nullable=True),
         sa.Column("lease_heartbeat_at", sa.Double(), nullable=True),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
+        sa.Column(
+            "lease_losses",
+            sa.Integer(),
+            nullable=False,
+            comment="workers that died on it since a trial last ended",
+        ),
         sa.Column("elapsed_s", sa.Double(), nullable=False, comment="spent by coordinators before the present one"),
         sa.CheckConstraint("directive IN ('run', 'pause', 'cancel')", name=op.f("ck_jobs_directive")),
         sa.CheckConstraint(

@@ -1,0 +1,160 @@
+"""`search.ledger.Ledger` on SQL, bound to one leased job. Every write compares the lease's fencing token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from search.ledger import ArtifactName, Directive, LeaseLost, LogLevel, Released
+from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
+from service.blobs import BlobStore
+from service.database import Database, db_now
+from service.leases import NO_LEASE, Lease, spent_until_now
+from service.tables import artifacts, job_logs, jobs, trials
+from service.trials import all_trials, settle_running_trials
+
+
+class SqlLedger:
+    """One transaction per call. stopping: says that this worker is to stop; `directive` then raises Released."""
+
+    def __init__(
+        self, database: Database, blobs: BlobStore, lease: Lease, *, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._lease = lease
+        self._stopping = stopping
+
+    def directive(self) -> Directive:
+        if self._stopping():
+            raise Released(f"job {self._lease.job_id}: this worker is told to stop")
+        query = select(jobs.c.directive, jobs.c.lease_token).where(jobs.c.id == self._lease.job_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None or row.lease_token != self._lease.token:
+            raise self._lost()
+        directive: Directive = row.directive
+        return directive
+
+    def elapsed_s(self) -> float:
+        return self._lease.elapsed_s
+
+    def trials(self) -> Sequence[Trial]:
+        with self._database.read() as connection:
+            documents = all_trials(connection, self._lease.job_id)
+        return [Trial.from_json({k: v for k, v in d.items() if k != "rev"}) for d in documents]
+
+    def put_trial(self, trial: Trial) -> None:
+        # A trial that has ended shows that the job does not kill its workers.
+        change = {} if trial.state == "running" else {"lease_losses": 0}
+        with self._database.write() as connection:
+            rev = self._change(connection, change).rev
+            row = {
+                "rev": rev,
+                "state": trial.state,
+                "metric": trial.metric,
+                "feasible": trial.feasible,
+                "on_front": trial.on_front,
+                "document": trial.to_json(),
+                "updated_at": db_now(),
+            }
+            # The job's row is locked by now, so nobody can insert between these two.
+            key = {"job_id": self._lease.job_id, "number": trial.number}
+            if connection.execute(update(trials).where(*_is(key)).values(**row)).rowcount == 0:
+                connection.execute(insert(trials).values(**key, **row))
+
+    def put_front(self, numbers: Sequence[int]) -> None:
+        wanted = set(numbers)
+        job_id = self._lease.job_id
+        query = select(trials.c.number).where(trials.c.job_id == job_id, trials.c.on_front.is_(True))
+        with self._database.write() as connection:
+            self._change(connection, raise_by=0)
+            before = set(connection.scalars(query))
+            for number in sorted(wanted ^ before):
+                rev = self._change(connection).rev
+                statement = update(trials).where(*_is({"job_id": job_id, "number": number}))
+                connection.execute(statement.values(on_front=number in wanted, rev=rev, updated_at=db_now()))
+
+    def put_baseline(self, baseline: Baseline) -> None:
+        self._put({"baseline": asdict(baseline)})
+
+    def put_best(self, best: Best) -> None:
+        self._put({"best": asdict(best)})
+
+    def put_progress(self, progress: Progress) -> None:
+        self._put({"progress": asdict(progress)})
+
+    def put_artifact(self, name: ArtifactName, path: Path) -> None:
+        blob = self._blobs.add(path)
+        with self._database.write() as connection:
+            job = self._change(connection)
+            row = {
+                "filename": _filename(job.name or job.id, name, path.suffix),
+                "sha256": blob.sha256,
+                "bytes": blob.bytes,
+                "created_at": db_now(),
+            }
+            key = {"job_id": self._lease.job_id, "name": name}
+            where = (artifacts.c.job_id == key["job_id"], artifacts.c.name == name)
+            if connection.execute(update(artifacts).where(*where).values(**row)).rowcount == 0:
+                connection.execute(insert(artifacts).values(**key, **row))
+
+    def log(self, level: LogLevel, message: str, trial: int | None = None) -> None:
+        with self._database.write() as connection:
+            rev = self._change(connection).rev
+            row = {"seq": rev, "at": db_now(), "level": level, "message": message, "trial": trial}
+            connection.execute(insert(job_logs).values(job_id=self._lease.job_id, **row))
+
+    def finish(
+        self, state: JobState, *, outcome: Outcome | None, reason: str | None, report: Mapping[str, Any] | None
+    ) -> None:
+        with self._database.write() as connection:
+            directive = self._change(connection, raise_by=0).directive
+            if state == "paused" and directive == "cancel":  # cancelled while it was pausing
+                state, reason = "cancelled", "cancelled by its owner"
+            change: dict[str, Any] = {"state": state, "outcome": outcome, "reason": reason}
+            if report is not None:
+                change["report"] = dict(report)
+            if state == "paused":
+                change["directive"] = "run"
+            else:
+                change["finished_at"] = db_now()
+                settle_running_trials(connection, self._lease.job_id, f"cut off: the job ended as {state}")
+            self._change(connection, {**change, "elapsed_s": jobs.c.elapsed_s + spent_until_now, **NO_LEASE})
+
+    def _put(self, change: Mapping[str, Any]) -> None:
+        with self._database.write() as connection:
+            self._change(connection, change)
+
+    def _change(
+        self, connection: Connection, change: Mapping[str, Any] | None = None, *, raise_by: int = 1
+    ) -> Row[Any]:
+        """Changes the job's row and raises its revision if the lease is still ours; locks the row either way."""
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == self._lease.job_id, jobs.c.lease_token == self._lease.token)
+            .values(rev=jobs.c.rev + raise_by, **(change or {}))
+            .returning(jobs.c.id, jobs.c.name, jobs.c.rev, jobs.c.directive)
+        )
+        row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise self._lost()
+        return row
+
+    def _lost(self) -> LeaseLost:
+        return LeaseLost(f"job {self._lease.job_id}: lease {self._lease.token} of {self._lease.worker} is over")
+
+
+def _is(key: Mapping[str, Any]) -> list[Any]:
+    return [trials.c[name] == value for name, value in key.items()]
+
+
+def _filename(label: str, which: str, suffix: str) -> str:
+    """A harmless file name for a download: the job's name is a label and may hold anything."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-")[:100] or "job"
+    return f"{stem}-{which}{suffix or '.onnx'}"
