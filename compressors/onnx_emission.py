@@ -118,11 +118,14 @@ class Emission:
 
     def parameter(self, name: str, tensor: Tensor) -> str:
         """An initialiser under its own name; the name of this call's module goes in front of it."""
-        full = f"{self.prefix}.{name}" if self.prefix else name
-        if full not in self.initializers:
-            self.reserve(full)
-            self.initializers[full] = numpy_helper.from_array(array_of(tensor), full)
-        return full
+        return self.named(f"{self.prefix}.{name}" if self.prefix else name, array_of(tensor))
+
+    def named(self, name: str, content: Array) -> str:
+        """An initialiser under `name`; a second call with the same name returns the first."""
+        if name not in self.initializers:
+            self.reserve(name)
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(content), name)
+        return name
 
     def constant(self, content: Array) -> str:
         """An initialiser with a short name; equal constants share one."""
@@ -146,6 +149,21 @@ class Emission:
             return self.ints([int(d) for d in dimensions if not isinstance(d, Size)])
         parts = [d.name if isinstance(d, Size) else self.ints([d]) for d in dimensions]
         return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=0)
+
+    def finish(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+    ) -> onnx.ModelProto:
+        """The model made of `nodes` and the initialisers that they read."""
+        used = {name for node in nodes for name in node.input}
+        initializers = [tensor for name, tensor in self.initializers.items() if name in used]
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == MICROSOFT for node in nodes):
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
     def cast(self, name: str, dtype: torch.dtype) -> str:
         return self.add("Cast", name, to=ELEMENT_TYPES[dtype])

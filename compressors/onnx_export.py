@@ -25,14 +25,12 @@ from compressors.errors import ParityError, UnsupportedModel
 from compressors.onnx_emission import (
     ELEMENT_TYPES,
     EMITTERS,
-    IR_VERSION,
-    MICROSOFT,
-    OPSET,
     Emission,
     Size,
     Value,
     array_of,
 )
+from compressors.onnx_graph import needed_nodes
 from compressors.runtime import Session
 
 FAMILIES = (onnx_layers, onnx_pointwise, onnx_tensors)
@@ -62,14 +60,7 @@ def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onn
             outputs = _finish(emission, node, bindings, batch)
         else:
             bindings[node] = _emit(emission, node, modules, bindings)
-    nodes = _tidy(emission.nodes, [info.name for info in outputs])
-    used = {name for node in nodes for name in node.input}
-    initializers = [tensor for name, tensor in emission.initializers.items() if name in used]
-    opsets = [helper.make_opsetid("", OPSET)]
-    if any(node.domain == MICROSOFT for node in nodes):
-        opsets.append(helper.make_opsetid(MICROSOFT, 1))
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    return emission.finish(_tidy(emission.nodes, [info.name for info in outputs]), inputs, outputs)
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
@@ -222,12 +213,7 @@ def _finish(
 
 def _tidy(nodes: list[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
     """Drops nodes that no output needs, and the Identity before an output where its source has no other reader."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    kept.reverse()
+    kept = needed_nodes(nodes, outputs)
     readers = Counter(name for node in kept for name in node.input)
     producers = {name: node for node in kept for name in node.output}
     result = []

@@ -1,0 +1,193 @@
+"""An ONNX graph under conversion to integers: which values exist as uint8, which as float32, and the bridges between.
+
+A real number r is stored as q = round(r / scale) + zero_point, clipped to 0..255 (Jacob et al. 2018, arXiv:1712.05877,
+eq. 1). Values are bridged by QuantizeLinear and DequantizeLinear only where a reader needs the other form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compressors.onnx_emission import Array, Emission
+from compressors.onnx_graph import GraphView, attributes
+
+LEVELS = 255
+_SMALLEST_RANGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A uint8 tensor of the graph.
+
+    offset: per channel (axis 1), what must be added to scale * (q - zero_point) to get the real number; None: nothing.
+    channels: size of axis 1 if it was padded for the kernel's sake, None: as in the float graph.
+    """
+
+    name: str
+    scale: float
+    zero_point: int
+    offset: Array | None = None
+    channels: int | None = None
+
+
+def affine(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of uint8 for low..high, widened to hold 0, which padding must hit exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max(high - low, _SMALLEST_RANGE) / LEVELS))
+    return scale, int(np.clip(round(-low / scale), 0, LEVELS))
+
+
+class QuantizedGraph:
+    """The integer graph being written, node by node, next to the float graph `view` that it replaces."""
+
+    def __init__(
+        self, view: GraphView, ranges: Mapping[str, tuple[float, float]], float_layers: frozenset[str]
+    ) -> None:
+        self.view = view
+        self.emission = Emission()
+        self.absorbed: set[int] = set()
+        self._ranges = ranges
+        self._float_layers = float_layers
+        self._integers: dict[str, Quantized] = {}
+        self._floats: dict[str, str] = {}
+        for name in view.inputs:
+            self.emission.reserve(name)
+        for node in view.nodes:
+            for name in (*node.input, *node.output):
+                self.emission.reserve(name)
+
+    def stays_float(self, node: onnx.NodeProto) -> bool:
+        return self.view.layer_name(node) in self._float_layers
+
+    def is_integer(self, name: str) -> bool:
+        return name in self._integers
+
+    def integer(self, name: str) -> Quantized:
+        """`name` as uint8, quantised by its calibrated range if it only exists in float32."""
+        if name not in self._integers:
+            constant = self.view.constant(name)
+            if constant is not None:
+                self._integers[name] = self._integer_constant(constant)
+            else:
+                self._integers[name] = self._quantize(name)
+        return self._integers[name]
+
+    def real(self, name: str) -> str:
+        """`name` as float32 (or whatever type that is no activation)."""
+        constant = self.view.constant(name)
+        if constant is not None:
+            return self.emission.named(name, constant)
+        if name not in self._integers or name in self._floats:
+            return self._floats.get(name, name)
+        source = self._integers[name]
+        self._floats[name] = self.add_node(
+            "DequantizeLinear",
+            [source.name, *self.parameters(source)],
+            name if name in self.view.outputs else self.emission.new_name(),
+        )
+        return self._floats[name]
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """Raises ValueError if calibration did not see `name`."""
+        if name not in self._ranges:
+            raise ValueError(f"no activation range for {name!r}; calibrate this very model")
+        return self._ranges[name]
+
+    def set_integer(self, name: str, quantized: Quantized) -> None:
+        self._integers[name] = quantized
+
+    def set_real(self, name: str) -> None:
+        """Notes that a node writes `name` in float32."""
+        self._floats[name] = name
+
+    def output_name(self, name: str) -> str:
+        """What the integer form of `name` is called; an output of the graph keeps its name for the float form."""
+        return self.emission.new_name() if name in self.view.outputs else name
+
+    def add_node(self, op: str, inputs: Sequence[str], output: str, domain: str = "", **extra: Any) -> str:
+        node = onnx.helper.make_node(op, list(inputs), [output], domain=domain, **extra)
+        self.emission.nodes.append(node)
+        return output
+
+    def scale(self, number: float | Array) -> str:
+        return self.emission.constant(np.asarray(number, dtype=np.float32))
+
+    def zero_point(self, number: int) -> str:
+        return self.emission.constant(np.array(number, dtype=np.uint8))
+
+    def parameters(self, item: Quantized) -> list[str]:
+        """Names of scale and zero point, as integer operators want them."""
+        return [self.scale(item.scale), self.zero_point(item.zero_point)]
+
+    def fused_output(self, node: onnx.NodeProto) -> Quantized:
+        """The integer result of `node` with a Relu or Clip behind it folded into the range: saturation does its work.
+
+        The activation's node is marked absorbed, and its output is registered in place of the node's own.
+        """
+        name = str(node.output[0])
+        activation = self.view.only_consumer(name)
+        bounds = clip_bounds(self.view, activation) if activation is not None else None
+        if activation is not None and bounds is not None and bounds[0] <= 0 <= bounds[1]:
+            self.absorbed.add(id(activation))
+            name = str(activation.output[0])
+            low, high = self.range_of(name)
+            low, high = max(low, bounds[0]), min(high, bounds[1])
+        else:
+            low, high = self.range_of(name)
+        scale, zero_point = affine(low, high)
+        result = Quantized(self.output_name(name), scale, zero_point)
+        self._integers[name] = result
+        return result
+
+    def copy_node(self, node: onnx.NodeProto) -> None:
+        """Takes a node over in float32."""
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        del copied.input[:]
+        copied.input.extend(self.real(name) if name else "" for name in node.input)
+        self.emission.nodes.append(copied)
+        for name in node.output:
+            self.set_real(name)
+
+    def move(self, node: onnx.NodeProto) -> None:
+        """Takes a node over that only moves its first input's numbers: same scale, same zero point."""
+        source = self.integer(str(node.input[0]))
+        names = []
+        for output in node.output:
+            names.append(self.output_name(output))
+            self._integers[output] = replace(source, name=names[-1])
+        inputs = [source.name, *(self.real(name) if name else "" for name in node.input[1:])]
+        moved = onnx.helper.make_node(node.op_type, inputs, names, domain=node.domain, **attributes(node))
+        self.emission.nodes.append(moved)
+
+    def _quantize(self, name: str) -> Quantized:
+        scale, zero_point = affine(*self.range_of(name))
+        result = Quantized(self.emission.new_name(), scale, zero_point)
+        self.add_node("QuantizeLinear", [self.real(name), *self.parameters(result)], result.name)
+        return result
+
+    def _integer_constant(self, content: Array) -> Quantized:
+        scale, zero_point = affine(float(content.min()), float(content.max()))
+        stored = np.clip(np.round(content / scale) + zero_point, 0, LEVELS).astype(np.uint8)
+        return Quantized(self.emission.constant(stored), scale, zero_point)
+
+
+def clip_bounds(view: GraphView, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """Where a Relu or a Clip with constant bounds cuts; None for any other node."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    bounds = [float("-inf"), float("inf")]
+    for index, name in enumerate(node.input[1:]):
+        content = view.constant(name) if name else None
+        if name and content is None:
+            return None
+        if content is not None:
+            bounds[index] = float(content)
+    return bounds[0], bounds[1]
