@@ -133,8 +133,8 @@ def _histogram(content: Array, low: float, high: float) -> Array:
         return counts
     positions = (content.reshape(-1) - np.float32(low)) * np.float32(BINS / (high - low))
     bins = np.minimum(positions.astype(np.int32), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    return counts
+    filled: Array = np.bincount(bins, minlength=BINS)
+    return filled
 
 
 def _percentile(histogram: Array, low: float, high: float) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,18 +59,19 @@ class Size:
 
 Dimension = int | Size
 Names = str | tuple[str, ...]
-Emitter = Callable[..., "Names | Size"]
+Emitter = Callable[..., Names | Size]
+_Function = TypeVar("_Function", bound=Emitter)
 
 EMITTERS: dict[Any, Emitter] = {}
 
 
-def emits(*targets: Any) -> Callable[[Emitter], Emitter]:
+def emits(*targets: Any) -> Callable[[_Function], _Function]:
     """Registers a function as the emitter of module classes or ATen overloads. A second registration raises."""
 
-    def register(function: Emitter) -> Emitter:
+    def register(function: _Function) -> _Function:
         for target in targets:
             if target in EMITTERS:
-                raise ValueError(f"{target}: already emitted by {EMITTERS[target].__name__}")
+                raise ValueError(f"{target}: an emitter is registered already; an operator has exactly one")
             EMITTERS[target] = function
         return function
 

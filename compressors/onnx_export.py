@@ -185,7 +185,7 @@ _SIZE_ARITHMETIC: dict[Any, str] = {
 
 
 def _size_arithmetic(emission: Emission, node: fx.Node, bindings: Mapping[fx.Node, Any]) -> Size:
-    sides = [bindings[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
+    sides: list[Any] = [bindings[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
     names = [side.name if isinstance(side, Size) else emission.ints([side]) for side in sides]
     return Size(emission.add(_SIZE_ARITHMETIC[node.target], *names), int(node.meta["val"]))
 
@@ -201,8 +201,8 @@ def _finish(
     emission: Emission, node: fx.Node, bindings: Mapping[fx.Node, Any], batch: int
 ) -> list[onnx.ValueInfoProto]:
     """Gives the results their public names."""
-    returned = node.args[0]
-    sources = list(returned) if isinstance(returned, (tuple, list)) else [returned]
+    returned: Any = node.args[0]
+    sources: list[fx.Node] = list(returned) if isinstance(returned, (tuple, list)) else [returned]
     infos = []
     for index, source in enumerate(sources):
         name = "output" if len(sources) == 1 else f"output_{index}"

@@ -169,8 +169,8 @@ def pad(
     emission: Emission, x: Value, pad: Sequence[int], mode: str | float = "constant", value: float | None = None
 ) -> str:
     """`pad` counts from the last axis backwards, (begin, end) per axis; constant_pad_nd has its value third."""
-    if isinstance(mode, (int, float)):
-        mode, value = "constant", mode
+    if not isinstance(mode, str):
+        value, mode = float(mode), "constant"
     names = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
     if mode not in names:
         raise UnsupportedModel(f"pad mode {mode!r}: known are {sorted(names)}")
@@ -315,7 +315,7 @@ def upsample_bilinear(emission: Emission, x: Value, size: Any, align_corners: bo
     return _resize(emission, x, mode="linear", coordinate_transformation_mode=mode)
 
 
-def _resize(emission: Emission, x: Value, **attributes: str) -> str:
+def _resize(emission: Emission, x: Value, **attributes: Any) -> str:
     """The batch is left alone: scales of 1 there, the ratio of sizes elsewhere."""
     ratios = [1.0, 1.0, *(o / i for o, i in zip(emission.result.shape[2:], x.shape[2:], strict=True))]
     return emission.add("Resize", x, "", emission.constant(np.array(ratios, dtype=np.float32)), **attributes)
