@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind, OutputKind, SymIntArgument, 
 
 from compressors.aten_modules import LayerCall, operator_name, read_layer
 from compressors.errors import UnsupportedModel
+from compressors.module_tree import has_attribute, place
 
 _STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 _INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -73,11 +74,11 @@ class _Lowering:
         root = nn.Module()
         used = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
         for name in sorted(used, key=lambda name: name.count(".")):
-            _place(root, name, self.modules[name])
+            place(root, name, self.modules[name])
         read = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
         for name in sorted(read):
-            if not _has(root, name):
-                _place(root, name, self.attributes[name])
+            if not has_attribute(root, name):
+                place(root, name, self.attributes[name])
         model = fx.GraphModule(root, self.graph, class_name="Program")
         return model.eval()
 
@@ -125,7 +126,7 @@ class _Lowering:
             return
         self._check_supported(node, name)
         if name.split(".")[0].endswith("_") and not name.startswith("_"):
-            self._in_place(node, name)
+            self._inplace(node, name)
             return
         self._values[node] = self.graph.create_node(
             "call_function", node.target, self._argument(node.args), self._argument(node.kwargs), name=node.name
@@ -303,7 +304,7 @@ class _Lowering:
             self._reads[path] = self.graph.get_attr(path)
         return self._reads[path]
 
-    def _in_place(self, node: fx.Node, name: str) -> None:
+    def _inplace(self, node: fx.Node, name: str) -> None:
         """`relu_(x)` becomes `relu(x)`, and later readers of x read the result."""
         base, _, overload = name.partition(".")
         packet = getattr(torch.ops.aten, base.removesuffix("_"), None)
@@ -341,14 +342,14 @@ class _Lowering:
 def _mutates_aliases(program: ExportedProgram) -> bool:
     """Whether some call changes in place a tensor that shares memory with another one."""
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
-    for node in (node for graph in graphs for node in graph.nodes if _is_in_place(node)):
+    for node in (node for graph in graphs for node in graph.nodes if _is_inplace(node)):
         target = node.args[0]
         if not isinstance(target, fx.Node) or _may_alias(target) or any(_may_alias(user) for user in target.users):
             return True
     return False
 
 
-def _is_in_place(node: fx.Node) -> bool:
+def _is_inplace(node: fx.Node) -> bool:
     base = operator_name(node).split(".")[0]
     counts = bool(node.args) and str(node.args[0]).endswith("num_batches_tracked")
     return base.endswith("_") and not base.startswith("_") and not counts
@@ -374,27 +375,3 @@ def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
 def _numbered(name: str, taken: Iterable[str]) -> str:
     names = set(taken)
     return next(f"{name}_{i}" for i in range(1, len(names) + 2) if f"{name}_{i}" not in names)
-
-
-def _has(root: nn.Module, name: str) -> bool:
-    value: Any = root
-    for part in name.split("."):
-        if not hasattr(value, part):
-            return False
-        value = getattr(value, part)
-    return True
-
-
-def _place(root: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None:
-    *path, leaf = name.split(".")
-    owner = root
-    for part in path:
-        if not hasattr(owner, part):
-            owner.add_module(part, nn.Module())
-        owner = getattr(owner, part)
-    if isinstance(value, nn.Module):
-        owner.add_module(leaf, value)
-    elif isinstance(value, nn.Parameter):
-        owner.register_parameter(leaf, value)
-    else:
-        owner.register_buffer(leaf, value)

@@ -1,0 +1,209 @@
+"""Removes channels: builds a smaller model from sliced weights, and proves that it equals the masked original."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from compressors.aten_modules import bound_arguments
+from compressors.channel_tracking import LayerChannels
+from compressors.channels import ChannelGraph, Kept, analyse
+from compressors.errors import InvalidRecipe, ParityError
+from compressors.importance import keep_units, unit_scores
+from compressors.masking import masked_forward
+from compressors.module_tree import get_tensor, has_attribute, place
+from compressors.programs import relative_error
+from compressors.recipe import StructuredPruning
+from compressors.registry import Context, register
+
+PRUNING_TOLERANCE = 1e-4
+
+Removed = Mapping[str, Iterable[int]]
+
+
+@register(StructuredPruning)
+def prune(model: fx.GraphModule, config: StructuredPruning, context: Context) -> fx.GraphModule:
+    """A new model with `config.keep` units left per group; `model` is untouched, tied weights stay tied.
+
+    Raises InvalidRecipe for a group that does not exist or is left out, and for more units than it has.
+    """
+    graph = context.graph or analyse(model, context.example_inputs)
+    return remove_units(model, graph, choose_removed(model, graph, config, context.seed))
+
+
+def choose_removed(
+    model: fx.GraphModule, graph: ChannelGraph, config: StructuredPruning, seed: int = 0
+) -> dict[str, list[int]]:
+    """Indices of the units that go, per group that loses any. Raises InvalidRecipe as `prune` does."""
+    sizes = graph.sizes
+    removed = {}
+    for name, count in config.keep.items():
+        if name not in sizes:
+            raise InvalidRecipe(f"structured_pruning.keep[{name!r}]: {_unknown(name, graph)}")
+        if not 1 <= count <= sizes[name]:
+            raise InvalidRecipe(f"structured_pruning.keep[{name!r}]={count}: must lie in 1..{sizes[name]}")
+        if count < sizes[name]:
+            kept = keep_units(unit_scores(model, graph, name, config.importance, seed), count)
+            removed[name] = np.setdiff1d(np.arange(sizes[name]), kept).tolist()
+    return removed
+
+
+def _unknown(name: str, graph: ChannelGraph) -> str:
+    for reasons, what in ((graph.left_out, "left out"), (graph.protected, "fixed")):
+        if name in reasons:
+            return f"this group is {what}: {reasons[name]}"
+    near = difflib.get_close_matches(name, graph.sizes, n=3, cutoff=0.4) or sorted(graph.sizes)[:5]
+    return f"no such group; near it are {near}" if near else "no such group; this model has none"
+
+
+def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -> fx.GraphModule:
+    """A new model without the removed units: weights sliced, sizes written into calls rewritten."""
+    kept = graph.kept(removed)
+    new_graph = copy.deepcopy(model.graph)
+    _rewrite_calls(new_graph, graph, kept)
+    slicer = _Slicer(model, graph, kept)
+    root = nn.Module()
+    names = {str(node.target) for node in new_graph.find_nodes(op="call_module")}
+    for name in sorted(names, key=lambda name: name.count(".")):
+        place(root, name, slicer.layer(name))
+    for name in sorted({str(node.target) for node in new_graph.find_nodes(op="get_attr")}):
+        tensor = get_tensor(model, name)
+        if tensor is not None and not has_attribute(root, name):
+            place(root, name, slicer.tensor(name, tensor))
+    pruned = fx.GraphModule(root, new_graph, class_name=type(model).__name__)
+    pruned.train(model.training)
+    return pruned
+
+
+class _Slicer:
+    """Copies layers with only the kept channels; a tensor with two names is copied once."""
+
+    def __init__(self, model: fx.GraphModule, graph: ChannelGraph, kept: Kept) -> None:
+        self._model = model
+        self._graph = graph
+        self._kept = kept
+        self._copies: dict[int, torch.Tensor] = {}
+
+    def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in self._copies:
+            value = tensor.detach()
+            for axis, units in self._graph.axes.get(name, {}).items():
+                keep = self._kept[units]
+                if not keep.all():
+                    value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep)).to(value.device))
+            if value.data_ptr() == tensor.data_ptr():
+                value = value.clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            self._copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
+        return self._copies[id(tensor)]
+
+    def layer(self, name: str) -> nn.Module:
+        original = self._model.get_submodule(name)
+        layer = copy.copy(original)
+        for own in ("_parameters", "_buffers"):
+            stored: dict[str, torch.Tensor | None] = getattr(original, own)
+            layer.__dict__[own] = {
+                key: None if value is None else self.tensor(f"{name}.{key}", value) for key, value in stored.items()
+            }
+        layer.__dict__["_modules"] = {}
+        channels = self._graph.layers.get(name)
+        if channels is not None:
+            _resize(layer, channels, self._kept)
+        return layer
+
+
+def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
+    """Brings the sizes that a layer remembers in line with its sliced tensors."""
+    outputs = int(kept[channels.outputs].sum())
+    inputs = None if channels.inputs is None else int(kept[channels.inputs].sum())
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        assert inputs is not None
+        layer.in_channels, layer.out_channels = inputs, outputs
+        if channels.depthwise:
+            layer.groups = inputs
+    elif isinstance(layer, nn.Linear):
+        assert inputs is not None
+        layer.in_features, layer.out_features = inputs, outputs
+    elif isinstance(layer, nn.Embedding):
+        layer.embedding_dim = outputs
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_channels, layer.num_groups = outputs, outputs // channels.group_width
+    else:
+        layer.num_features = outputs
+
+
+def _rewrite_calls(new_graph: fx.Graph, graph: ChannelGraph, kept: Kept) -> None:
+    """Pads, slices, views and splits state sizes as numbers; those along channels become the kept counts."""
+    for node in new_graph.nodes:
+        if node.name in graph.literals:
+            arguments = bound_arguments(node)
+            for literal in graph.literals[node.name]:
+                count = int(kept[literal.ids].sum())
+                if literal.index is None:
+                    arguments[literal.name] = count
+                else:
+                    values = list(arguments[literal.name])
+                    values[literal.index] = count
+                    arguments[literal.name] = values
+            positional = [argument.name for argument in node.target._schema.arguments if not argument.kwarg_only]
+            node.args = tuple(arguments[name] for name in positional)
+        elif node.name in graph.pieces:
+            pieces = graph.pieces[node.name]
+            sizes = [int(kept[part].sum()) for part in pieces.parts]
+            node.target = torch.ops.aten.split_with_sizes.default
+            node.args, node.kwargs = (node.args[0], sizes, pieces.dim), {}
+
+
+def verify_pruned(
+    model: fx.GraphModule,
+    graph: ChannelGraph,
+    removed: Removed,
+    pruned: fx.GraphModule,
+    inputs: tuple[torch.Tensor, ...],
+) -> float:
+    """Largest relative difference between `pruned` and the masked original, both in evaluation mode.
+
+    Raises ParityError above PRUNING_TOLERANCE.
+    """
+    modes = (model.training, pruned.training)
+    model.eval()
+    pruned.eval()
+    try:
+        with torch.no_grad():
+            expected = pytree.tree_leaves(masked_forward(model, graph, removed, *inputs))
+            actual = pytree.tree_leaves(pruned(*inputs))
+    finally:
+        model.train(modes[0])
+        pruned.train(modes[1])
+    error = max(relative_error(a, e) for a, e in zip(actual, expected, strict=True))
+    if not error <= PRUNING_TOLERANCE:
+        raise ParityError(
+            f"the pruned model differs from the masked original by {error:.2g}: above {PRUNING_TOLERANCE:g}; "
+            f"keep all channels of {sorted(removed)}",
+            max_error=error,
+        )
+    return error
+
+
+def verified_groups(
+    model: fx.GraphModule, graph: ChannelGraph, example_inputs: tuple[torch.Tensor, ...]
+) -> ChannelGraph:
+    """`graph` without the groups whose removal does not equal masking; the reasons stand in `left_out`.
+
+    Removes every other unit of one group at a time: two forward passes per group.
+    """
+    reasons: dict[str, str] = {}
+    for name, size in graph.sizes.items():
+        removed = {name: range(0, size - 1, 2) if size > 2 else [0]}
+        try:
+            verify_pruned(model, graph, removed, remove_units(model, graph, removed), example_inputs)
+        except (ParityError, RuntimeError, ValueError) as error:
+            reasons[name] = str(error).strip().splitlines()[0]
+    return graph.without(reasons)
