@@ -28,7 +28,7 @@ def _rounded(channels: int) -> int:
 
 def layer_work(shape: LayerShape, keep: Keep) -> float:
     """Multiply-adds per sample with channels rounded up to KERNEL_BLOCK, the mean of that and the exact count."""
-    exact = shape.macs(keep)
+    exact: int = shape.macs(keep)
     out, into = shape.out_channels(keep), shape.in_channels(keep)
     stretch = _rounded(out) / max(out, 1)
     if not shape.depthwise:

@@ -49,7 +49,7 @@ def plan_rungs(*, now: float, end: float, slots: int, speed: float, rows: int, m
         first_count = max(first_count, min(max_candidates, int(budget[0] // first)))
     second_count = max(1, first_count // HALVING)
     second = first + min(budget[1] / second_count, cap[1])
-    top_count = max(1, min(slots, second_count))
+    top_count = max(1, min(slots, first_count))
     top = second + min(budget[2] / top_count, cap[2])
     return RungPlan(
         samples=(int(first), int(second), int(top)),

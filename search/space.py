@@ -31,13 +31,15 @@ class Space:
     aims: bool
 
     @classmethod
-    def of(cls, spec: JobSpec) -> Space:
+    def of(cls, spec: JobSpec, *, can_prune: bool) -> Space:
+        """can_prune: whether the model has any group of channels to remove."""
         allowed = spec.allowed
+        pruning = can_prune and "structured_pruning" in allowed
         return cls(
-            pruning="structured_pruning" in allowed,
-            distillation="distillation" in allowed,
+            pruning=pruning,
+            distillation=pruning and "distillation" in allowed,
             quantization="quantization" in allowed,
-            aims="structured_pruning" in allowed and spec.objective != "metric",
+            aims=pruning and spec.objective != "metric",
         )
 
     @property

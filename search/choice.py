@@ -1,0 +1,56 @@
+"""Which trial is best: by objective among the feasible, by distance from the budget among the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.feasibility import total_violation
+from search.records import Baseline, Best, Trial
+from search.spec import Objective
+
+
+def _objective(trial: Trial, objective: Objective) -> tuple[float, ...]:
+    """Smaller is better. Ties go to the faster, then the smaller, then the earlier trial."""
+    assert trial.latency is not None and trial.size_bytes is not None
+    metric = -(trial.metric if trial.metric is not None else float("-inf"))
+    ratio, size = trial.latency.ratio, float(trial.size_bytes)
+    first: tuple[float, ...]
+    if objective == "latency":
+        first = (ratio, metric, size)
+    elif objective == "size":
+        first = (size, metric, ratio)
+    else:
+        first = (metric, ratio, size)
+    return (*first, trial.number)
+
+
+def ranked(trials: Iterable[Trial], objective: Objective) -> list[Trial]:
+    """Feasible, scored trials, best first."""
+    return sorted(
+        (t for t in trials if t.feasible and t.metric is not None), key=lambda trial: _objective(trial, objective)
+    )
+
+
+def nearest_miss(trials: Iterable[Trial]) -> Trial | None:
+    """The measured trial that is over the budget by least (sum of relative excesses); ties: the better metric."""
+    measured = [t for t in trials if t.latency is not None and t.feasible is False]
+    return min(
+        measured,
+        key=lambda t: (total_violation(t.violations), -(t.metric if t.metric is not None else -1.0), t.number),
+        default=None,
+    )
+
+
+def as_best(trial: Trial, baseline: Baseline, *, test_metric: float | None = None) -> Best:
+    assert trial.latency is not None and trial.size_bytes is not None and trial.metric is not None
+    return Best(
+        trial=trial.number,
+        metric=trial.metric,
+        latency_ms=trial.latency.p50_ms,
+        latency_ratio=trial.latency.ratio,
+        size_bytes=trial.size_bytes,
+        size_ratio=trial.size_bytes / baseline.size_bytes,
+        feasible=bool(trial.feasible),
+        violations=trial.violations,
+        test_metric=test_metric,
+    )

@@ -1,0 +1,412 @@
+"""Decides what a job does next. No clock, no processes, no storage: time and results are handed in, works and events
+come out, so that every path can be driven from a test.
+
+    profile -> cheap recipes and the floor -> sensitivity -> candidates in rungs -> answer
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from compressors.recipe import Distillation, Recipe
+from search.choice import nearest_miss, ranked
+from search.events import BaselineKnown, Event
+from search.feasibility import Measured, violations
+from search.profile import Profile
+from search.promotion import Promotion, next_promotion
+from search.proposals import Proposals
+from search.records import Fidelity, Stage, Trial
+from search.rungs import RungPlan, plan_rungs
+from search.sensitivity import Entry, Sensitivity
+from search.spec import JobSpec
+from search.trial_book import PAUSED, TrialBook
+from search.work import (
+    Failed,
+    Gated,
+    GateWork,
+    Profiled,
+    ProfileWork,
+    Result,
+    Scored,
+    ScoreWork,
+    Sensed,
+    SensitivityWork,
+    Work,
+)
+
+RETRIES = 2  # of a work whose process died
+NO_TRIAL = -1  # the key under which retries of works without a trial are counted
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The search is over. reason: why it stopped. impossible: no candidate can meet the cost limits.
+
+    failed: the job cannot go on at all.
+    """
+
+    reason: str
+    impossible: bool = False
+    failed: bool = False
+
+
+class Coordinator:
+    """trials: what earlier coordinators of this job left. plan: the rungs they had planned, if they got that far.
+
+    Drive it so: while `answer` is None, give each free slot the `next_work`, hand every result to `take`, and write
+    `events` to the ledger. Cost per result: O(trials).
+    """
+
+    def __init__(self, spec: JobSpec, trials: Iterable[Trial] = (), plan: RungPlan | None = None) -> None:
+        self.spec = spec
+        self.plan = plan
+        self.profile: Profile | None = None
+        self.book = TrialBook(trials)
+        self._proposals: Proposals | None = None
+        self._queue: deque[Work] = deque()
+        self._unshaped: deque[int] = deque()  # interrupted before they were measured; gated once the solver can
+        self._tries: dict[int, int] = {}
+        self._sensed: dict[int, tuple[Entry, ...]] = {}
+        self.common_stages: list[Stage] = []  # of works that belong to no trial
+        self._parts = max(1, spec.search.parallel)
+        self._parts_out = 0
+        self._profiling = False
+        self._exhausted = False
+        self._errors: dict[int, float] = {}  # standard error of a trial's metric against the baseline's
+        self._speed: float | None = None
+        self._score_seconds = 1.0
+        self._fatal: str | None = None
+
+    def events(self) -> list[Event]:
+        return self.book.take_events()
+
+    # -- what to do next ------------------------------------------------------------------------------------------
+
+    def next_work(self, now: float) -> Work | None:
+        """The work for a free slot, or None: wait for results. now: seconds that the job has run in all."""
+        if self._proposals is None:
+            if self._profiling:
+                return None
+            self._profiling = True
+            return ProfileWork()
+        if self._queue:
+            return self._queue.popleft()
+        if self._proposals.space.pruning and self._parts_out < self._parts:
+            self._parts_out += 1
+            return SensitivityWork(part=self._parts_out - 1, parts=self._parts)
+        if not self._ready:
+            return None
+        if self._unshaped:
+            return self._gate_work(self.book[self._unshaped.popleft()])
+        step = self._next_step(now)
+        if isinstance(step, Promotion):
+            until = self._planned(now).end if step.rung == self._planned(now).top else self._planned(now).top_starts
+            return self._score_work(step.trial, step.rung, step.start, step.stop, until - now)
+        return self._propose() if step == "propose" else None
+
+    def answer(self, now: float) -> Answer | None:
+        """Why the search is over, or None while it is not."""
+        if self._fatal is not None:
+            return Answer(self._fatal, failed=True)
+        if self.profile is None or not self._cheap_settled:
+            return None
+        return self._impossible() or self._as_good_as_it_gets() or self._finished(now)
+
+    def nearest(self) -> Trial | None:
+        """The measured trial that misses the budget by least."""
+        return nearest_miss(self.book.all)
+
+    @property
+    def planned(self) -> int:
+        """Trials expected in all."""
+        return max(1, len(self.book) + self._proposals_left)
+
+    @property
+    def stage(self) -> Literal["profile", "cheap", "sensitivity", "search"]:
+        if self.profile is None:
+            return "profile"
+        if not self._cheap_settled:
+            return "cheap"
+        return "search" if self._ready else "sensitivity"
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        return None if self._proposals is None else self._proposals.sensitivity
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def take(self, work: Work, result: Result) -> None:
+        """Learns from a finished work."""
+        if isinstance(result, Failed):
+            self._failed(work, result)
+        elif isinstance(result, Profiled):
+            self._profiled(result)
+        elif isinstance(result, Sensed):
+            self._felt(result)
+        elif isinstance(result, Gated):
+            assert isinstance(work, GateWork)
+            self._gated(work, result)
+        elif isinstance(result, Scored):
+            self._scored(result)
+
+    def _profiled(self, result: Profiled) -> None:
+        self.profile = result.profile
+        self.common_stages.append(result.stage)
+        self._proposals = Proposals(self.spec, result.profile)
+        self.book.say(BaselineKnown(result.profile.baseline))
+        for name, reason in result.profile.left_out.items():
+            self.book.log("warning", f"group {name!r} is not pruned: {reason}")
+        for trial in sorted(self.book.all, key=lambda t: t.number):
+            self._resume(trial)
+        present = {t.origin for t in self.book.all}
+        for origin, recipe in self._proposals.cheap_recipes():
+            if origin not in present:
+                number = self.book.next_number
+                self.book.begin(Trial(number=number, state="running", origin=origin, recipe=recipe.to_json()), 0)
+                self._queue.append(self._gate_work(self.book[number]))
+
+    def _resume(self, trial: Trial) -> None:
+        """The same trial again, at the stage it was in; checkpoints and caches spare what was already done."""
+        assert self._proposals is not None
+        self._proposals.replay(trial)
+        self._proposals.tell(trial)
+        if trial.state != "running" and not (trial.state == "stopped" and trial.reason == PAUSED):
+            return
+        if trial.latency is None:
+            self.book.begin(trial, 0)
+            if self._proposals.needs_solver(trial):
+                self._unshaped.append(trial.number)
+            else:
+                self._queue.append(self._gate_work(trial))
+        elif trial.fidelity is None:
+            self._queue.append(self._score_work(trial.number, 0, 0, 0))
+        else:
+            self.book.put(replace(trial, state="stopped", reason="interrupted; waits to be promoted again"))
+
+    def _felt(self, result: Sensed) -> None:
+        self._sensed[result.part] = result.entries
+        self.common_stages.append(result.stage)
+        if len(self._sensed) == self._parts:
+            assert self._proposals is not None
+            self._proposals.sensitivity = Sensitivity(e for part in self._sensed.values() for e in part)
+
+    def _gated(self, work: GateWork, result: Gated) -> None:
+        assert self._proposals is not None
+        self._proposals.points = (*self._proposals.points, *result.points)
+        baseline = self._proposals.profile.baseline
+        trial = self.book[result.trial]
+        recipe = self._proposals.recipe(trial, result, work.quantization)
+        measured = Measured(
+            latency_ms=result.latency.p50_ms, latency_ratio=result.latency.ratio, size_bytes=result.size_bytes
+        )
+        missed = violations(self.spec.budget, baseline, measured)
+        trial = replace(
+            trial,
+            recipe=recipe.to_json(),
+            latency=result.latency,
+            size_bytes=result.size_bytes,
+            size_ratio=result.size_bytes / baseline.size_bytes,
+            macs=result.macs,
+            parameters=result.parameters,
+            violations=missed,
+            stages=(*trial.stages, *result.stages),
+        )
+        reason = self._gate_reason(trial)
+        if reason is not None:
+            trial = replace(trial, state="gated", reason=reason, feasible=False if missed else None)
+            self._proposals.tell(trial)
+            self.book.end(trial)
+            return
+        self.book.put(trial)
+        self._queue.appendleft(self._score_work(trial.number, 0, 0, 0))
+
+    def _gate_reason(self, trial: Trial) -> str | None:
+        """Why a shaped candidate is not scored, or None."""
+        if trial.origin == "floor":
+            return "the smallest candidate: measured to see what the budget can reach"
+        if trial.violations:
+            worst = max(trial.violations, key=lambda v: v.excess / v.limit)
+            return f"{worst.field} {worst.value:.4g} is over {worst.limit:.4g}: never tuned"
+        same = [t.number for t in self.book.all if t.number != trial.number and t.recipe == trial.recipe]
+        return f"the same recipe as trial {same[0]}" if same else None
+
+    def _scored(self, result: Scored) -> None:
+        assert self._proposals is not None
+        trial = self.book[result.trial]
+        assert trial.latency is not None
+        self._errors[trial.number] = result.metric_error
+        if result.speed is not None:
+            self._speed = result.speed if self._speed is None else 0.5 * (self._speed + result.speed)
+        self._score_seconds = next((s.seconds for s in result.stages if s.name == "score"), self._score_seconds)
+        baseline = self._proposals.profile.baseline
+        measured = Measured(
+            latency_ms=trial.latency.p50_ms,
+            latency_ratio=trial.latency.ratio,
+            size_bytes=result.size_bytes,
+            metric=result.metric,
+        )
+        missed = violations(self.spec.budget, baseline, measured)
+        tunable = bool(trial.knobs) and self._proposals.space.pruning
+        done = not tunable or (self.plan is not None and result.rung >= self.plan.top)
+        trial = replace(
+            trial,
+            state="completed" if done else "stopped",
+            reason=None if done else f"rung {result.rung}: waits to be promoted",
+            recipe=_carried_out(Recipe.from_json(trial.recipe or {}), result.samples).to_json(),
+            metric=result.metric,
+            size_bytes=result.size_bytes,
+            size_ratio=result.size_bytes / baseline.size_bytes,
+            violations=missed,
+            feasible=not missed,
+            fidelity=Fidelity(rung=result.rung, samples=result.samples),
+            stages=(*trial.stages, *result.stages),
+            artifact=result.sha256,
+        )
+        self._proposals.tell(trial)
+        self.book.end(trial)
+
+    def _failed(self, work: Work, result: Failed) -> None:
+        name = type(work).__name__.removesuffix("Work").lower()
+        detail = str((result.detail or {}).get("traceback", ""))
+        number = work.trial if isinstance(work, GateWork | ScoreWork) else None
+        key = NO_TRIAL if number is None else number
+        self._tries[key] = self._tries.get(key, 0) + 1
+        if result.retry and self._tries[key] <= RETRIES:
+            self.book.log("warning", f"{name}: {result.reason}; tried again", number)
+            if isinstance(work, ProfileWork):
+                self._profiling = False
+            else:
+                self._queue.append(work)
+            return
+        self.book.log("error", f"{name}: {result.reason}\n{detail}".rstrip(), number)
+        if number is None:
+            self._fatal = f"{name} failed: {result.reason}"
+            return
+        trial = replace(self.book[number], state="failed", reason=f"{name}: {result.reason}")
+        if self._proposals is not None:
+            self._proposals.tell(trial)
+        self.book.end(trial)
+
+    # -- the parts of a decision -----------------------------------------------------------------------------------
+
+    def _impossible(self) -> Answer | None:
+        floor = self._floor
+        if floor is None or not floor.violations or any(t.feasible for t in self.book.all):
+            return None
+        return Answer(
+            "no candidate can meet the budget: the smallest one that the techniques allow misses it", impossible=True
+        )
+
+    def _as_good_as_it_gets(self) -> Answer | None:
+        """The best one's loss lies within the noise of the validation split: nothing is left to be found."""
+        if self.spec.objective != "metric" or self.profile is None:
+            return None
+        for trial in ranked(self.book.all, "metric")[:1]:
+            loss, error = self.profile.baseline.metric - (trial.metric or 0.0), self._errors.get(trial.number)
+            if error is not None and loss <= error:
+                return Answer(
+                    f"trial {trial.number} loses {max(loss, 0.0):.4f} of the metric with a standard error of "
+                    f"{error:.4f}: on this validation split no candidate can be told from the uncompressed model"
+                )
+        return None
+
+    def _finished(self, now: float) -> Answer | None:
+        if self.book.towards or self._queue or self._unshaped or not self._ready:
+            return None
+        if self._next_step(now) is not None:
+            return None
+        if now >= self._deadline:
+            return Answer(f"max_seconds={self.spec.search.max_seconds:g} used")
+        if len(self.book) >= self.spec.search.max_trials:
+            return Answer(f"max_trials={self.spec.search.max_trials} reached and the best of them tuned")
+        return Answer("every candidate worth its seconds has been tuned")
+
+    def _next_step(self, now: float) -> Promotion | Literal["propose"] | None:
+        """What a free slot should do in the search stage. Changes nothing but making the plan."""
+        assert self._proposals is not None
+        plan = self._planned(now)
+        if now >= self._deadline:
+            return None
+        if self._proposals.space.pruning:
+            promotion = next_promotion(
+                self.book.all, self.book.towards, plan, now, proposals_left=self._proposals_left > 0
+            )
+            if promotion is not None:
+                return promotion
+        return "propose" if self._proposals_left and now < plan.top_starts else None
+
+    def _planned(self, now: float) -> RungPlan:
+        if self.plan is None:
+            assert self.profile is not None
+            self.plan = plan_rungs(
+                now=now,
+                end=self._deadline,
+                slots=self.spec.search.parallel,
+                speed=self._speed or self.profile.samples_per_second,
+                rows=self.profile.rows["tuning"],
+                max_candidates=max(1, (self.spec.search.max_trials - len(self.book)) // 2),
+            )
+        return self.plan
+
+    def _propose(self) -> Work | None:
+        assert self._proposals is not None
+        trial = self._proposals.ask(self.book.next_number)
+        if trial is None:
+            self._exhausted = True
+            return None
+        self.book.begin(trial, 0)
+        return self._gate_work(trial)
+
+    def _gate_work(self, trial: Trial) -> GateWork:
+        assert self._proposals is not None
+        return self._proposals.gate_work(trial, self._floor, self.book.of_origin("cheap"))
+
+    def _score_work(self, number: int, rung: int, start: int, stop: int, seconds: float | None = None) -> ScoreWork:
+        trial = self.book[number]
+        self.book.begin(trial, rung)
+        return ScoreWork(
+            trial=number,
+            recipe=Recipe.from_json(trial.recipe or {}),
+            rung=rung,
+            start=start,
+            stop=stop,
+            seconds=None if seconds is None else max(seconds, 1.0),
+        )
+
+    @property
+    def _floor(self) -> Trial | None:
+        return next((t for t in self.book.of_origin("floor") if t.latency is not None), None)
+
+    @property
+    def _cheap_settled(self) -> bool:
+        """Cheap recipes and the floor have their results."""
+        return self.profile is not None and all(t.state != "running" for t in self.book.of_origin("cheap", "floor"))
+
+    @property
+    def _ready(self) -> bool:
+        """Everything that proposals need is there."""
+        assert self._proposals is not None
+        return self._cheap_settled and (self.sensitivity is not None or not self._proposals.space.pruning)
+
+    @property
+    def _deadline(self) -> float:
+        """When tuning ends, so that confirming fits into max_seconds."""
+        assert self.profile is not None
+        seconds, rows = self.spec.search.max_seconds, self.profile.rows
+        scoring = 2 * self._score_seconds * rows["test"] / max(rows["validation"], 1)
+        return seconds - min(0.2 * seconds, 4.0 + scoring)
+
+    @property
+    def _proposals_left(self) -> int:
+        if self.plan is None or self._exhausted:
+            return 0
+        proposed = sum(1 for t in self.book.all if t.knobs and t.state not in ("gated", "failed"))
+        return max(0, min(2 * self.plan.candidates[0] - proposed, self.spec.search.max_trials - len(self.book)))
+
+
+def _carried_out(recipe: Recipe, samples: int) -> Recipe:
+    """The recipe with the samples that its tuning really saw."""
+    return Recipe(tuple(replace(s, samples=samples) if isinstance(s, Distillation) else s for s in recipe.steps))

@@ -1,0 +1,105 @@
+"""Which candidate is tuned further, and when: asynchronous successive halving within a plan. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from search.records import Trial
+from search.rungs import HALVING, RungPlan
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Candidate `trial` goes on to `rung`, from `start` to `stop` samples seen in all."""
+
+    trial: int
+    rung: int
+    start: int
+    stop: int
+
+
+def rung_of(trial: Trial) -> int:
+    """-1: not scored yet."""
+    return -1 if trial.fidelity is None else trial.fidelity.rung
+
+
+def _waiting(trials: Collection[Trial], rung: int, towards: Mapping[int, int]) -> list[Trial]:
+    """Scored at `rung`, within the cost limits, not on their way further; best first."""
+    found = [t for t in trials if rung_of(t) == rung and t.number not in towards and _may_go_on(t)]
+    return sorted(found, key=lambda t: (-(t.metric or 0.0), t.number))
+
+
+def _may_go_on(trial: Trial) -> bool:
+    return trial.state == "stopped" and trial.metric is not None
+
+
+def _reached(trials: Collection[Trial], rung: int, towards: Mapping[int, int]) -> int:
+    """Trials that reached `rung` or are on their way to it."""
+    return sum(1 for t in trials if max(rung_of(t), towards.get(t.number, -1)) >= rung)
+
+
+def next_promotion(
+    trials: Collection[Trial],
+    towards: Mapping[int, int],
+    plan: RungPlan,
+    now: float,
+    *,
+    proposals_left: bool,
+) -> Promotion | None:
+    """The promotion that a free slot should run next, or None: propose something new, or wait.
+
+    towards: rung that each running trial is on its way to. Before `plan.top_starts` a candidate goes on when it is in
+    the better half (rung 0) or third (rung 1) of those scored; from then on, the best few get all the time left.
+    Cost: O(trials log trials).
+    """
+    if now < plan.top_starts:
+        for rung in (1, 0):
+            promotion = _halving(trials, towards, plan, rung, proposals_left=proposals_left)
+            if promotion is not None:
+                return promotion
+        if proposals_left or towards:
+            return None
+    return _to_the_top(trials, towards, plan)
+
+
+def _halving(
+    trials: Collection[Trial],
+    towards: Mapping[int, int],
+    plan: RungPlan,
+    rung: int,
+    *,
+    proposals_left: bool,
+) -> Promotion | None:
+    reached = _reached(trials, rung + 1, towards)
+    if reached >= plan.candidates[rung]:
+        return None
+    scored = sum(1 for t in trials if rung_of(t) >= rung and (_may_go_on(t) or t.number in towards))
+    share = 2 if rung == 0 else HALVING
+    more_to_come = proposals_left if rung == 0 else proposals_left or any(r == 1 for r in towards.values())
+    if more_to_come and scored < share * (reached + 1):
+        return None
+    waiting = _waiting(trials, rung, towards)
+    if not waiting:
+        return None
+    return _promotion(waiting[0], rung + 1, plan)
+
+
+def _to_the_top(trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan) -> Promotion | None:
+    """The best tuned candidates, once nothing that could beat them is still on a lower rung."""
+    if any(rung < plan.top for rung in towards.values()):
+        return None
+    if _reached(trials, plan.top, towards) >= plan.candidates[plan.top - 1]:
+        return None
+    tuned = [t for r in range(1, plan.top) for t in _waiting(trials, r, towards)]
+    if not tuned:
+        tuned = _waiting(trials, 0, towards)
+    if not tuned:
+        return None
+    best = min(tuned, key=lambda t: (-(t.metric or 0.0), t.number))
+    return _promotion(best, plan.top, plan)
+
+
+def _promotion(trial: Trial, rung: int, plan: RungPlan) -> Promotion:
+    start = trial.fidelity.samples if trial.fidelity is not None else 0
+    return Promotion(trial.number, rung, start, max(plan.samples[rung - 1], start))

@@ -1,0 +1,115 @@
+"""Turns a sampler's knobs into candidates: what to shape, what to aim at, and the recipe that comes of it."""
+
+from __future__ import annotations
+
+from compressors.recipe import Distillation, Quantization, Recipe, Step, StructuredPruning
+from search import space as knobs_of
+from search.cost_prediction import Point, ShapeCosts
+from search.feasibility import Limits
+from search.profile import Profile
+from search.records import Trial
+from search.sampler import Sampler
+from search.sensitivity import Sensitivity
+from search.solver import smallest_keep
+from search.spec import JobSpec
+from search.work import Gated, GateWork
+
+LATENCY_MARGIN = 0.985  # aim a little under the limit: the confirming measurement must hold too
+
+
+class Proposals:
+    """points: shapes measured so far, for the cost model. Not usable for proposals before `sensitivity` is set."""
+
+    def __init__(self, spec: JobSpec, profile: Profile) -> None:
+        self.spec, self.profile = spec, profile
+        self.space = knobs_of.Space.of(spec, can_prune=bool(profile.groups))
+        self.sensitivity: Sensitivity | None = None
+        self.points: tuple[Point, ...] = ()
+        self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
+        self._limits = Limits.of(spec.budget, profile.baseline)
+
+    def cheap_recipes(self) -> list[tuple[str, Recipe]]:
+        """(origin, recipe): what may be the answer without any tuning, and the floor that any budget rests on."""
+        quantization = (Quantization(),) if self.space.quantization else ()
+        found = [("cheap", Recipe(quantization))] if quantization else []
+        if self.space.pruning:
+            keep = {n: c for n, c in smallest_keep(self.profile).items() if c < self.profile.sizes[n]}
+            tuning = Distillation(alpha=Distillation().alpha if self.space.distillation else 0.0)
+            found.append(("floor", Recipe((StructuredPruning(keep=keep), tuning, *quantization))))
+        return found
+
+    def ask(self, number: int) -> Trial | None:
+        """A new trial from the sampler, or None when it has nothing new."""
+        asked = self._sampler.ask(number)
+        if asked is None:
+            return None
+        knobs, origin = asked
+        return Trial(number=number, state="running", origin=origin, knobs=knobs)
+
+    def replay(self, trial: Trial) -> None:
+        """Takes up a trial that an earlier coordinator asked for."""
+        if trial.knobs:
+            self._sampler.replay(trial.number, trial.knobs)
+        if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
+            pruning = Recipe.from_json(trial.recipe).pruning
+            keep = {**self.profile.sizes, **(pruning.keep if pruning is not None else {})}
+            costs = ShapeCosts(self.profile.shapes, self.profile.sizes)
+            point = costs.point(keep, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
+            self.points = (*self.points, point)
+
+    def tell(self, trial: Trial) -> None:
+        """Once per trial: when it has been tuned first, or when it is known that it will not be."""
+        if trial.number not in self._sampler.waiting:
+            return
+        if trial.state in ("gated", "failed"):
+            self._sampler.tell(trial.number, None, {})
+        elif trial.fidelity is not None and (trial.fidelity.rung >= 1 or trial.state == "completed"):
+            excess = {v.field: v.excess for v in trial.violations}
+            self._sampler.tell(trial.number, trial.metric, excess or {"budget": 0.0})
+
+    def gate_work(self, trial: Trial, floor: Trial | None, cheap: list[Trial]) -> GateWork:
+        """From the trial's recipe if it has one (cheap, floor), else from its knobs."""
+        if trial.recipe is not None:
+            recipe = Recipe.from_json(trial.recipe)
+            keep = recipe.pruning.keep if recipe.pruning is not None else {}
+            return GateWork(trial=trial.number, keep=keep, quantization=recipe.quantization)
+        return GateWork(
+            trial=trial.number,
+            quantization=knobs_of.quantization(trial.knobs),
+            keep=None if self.space.pruning else {},
+            allocation=knobs_of.allocation(trial.knobs) if self.space.pruning else None,
+            limits=self._aim(trial, floor, cheap),
+            points=self.points,
+            sensitivity=self.sensitivity,
+        )
+
+    def needs_solver(self, trial: Trial) -> bool:
+        """Whether gating this trial needs sensitivity and measured points."""
+        return trial.recipe is None and self.space.pruning
+
+    def recipe(self, trial: Trial, result: Gated, quantization: Quantization | None) -> Recipe:
+        if trial.recipe is not None:
+            return Recipe.from_json(trial.recipe)
+        steps: list[Step] = []
+        if self.space.pruning:
+            steps.append(StructuredPruning(keep=result.keep, importance=trial.knobs["importance"]))
+            steps.append(knobs_of.tuning(trial.knobs))
+        if quantization is not None:
+            steps.append(quantization)
+        return Recipe(tuple(steps))
+
+    def _aim(self, trial: Trial, floor: Trial | None, cheap: list[Trial]) -> Limits:
+        """What a candidate is fitted to: the budget, or a point between the floor and the budget (or int8 alone)."""
+        latency, size = self._limits.latency_ratio, self._limits.size_ratio
+        if latency is not None:
+            latency *= LATENCY_MARGIN
+        if "aim" not in trial.knobs or floor is None or floor.latency is None or floor.size_ratio is None:
+            return Limits(latency, size)
+        aim = float(trial.knobs["aim"])
+        loosest_latency = min((t.latency.ratio for t in cheap if t.latency is not None), default=1.0)
+        loosest_size = min((t.size_ratio for t in cheap if t.size_ratio is not None), default=1.0)
+        if self.spec.objective in ("latency", "pareto"):
+            latency = floor.latency.ratio ** (1 - aim) * min(latency or 9.0, loosest_latency) ** aim
+        if self.spec.objective in ("size", "pareto"):
+            size = floor.size_ratio ** (1 - aim) * min(size or 9.0, loosest_size) ** aim
+        return Limits(latency, size)

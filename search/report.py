@@ -1,0 +1,120 @@
+"""The report of a job as one JSON document: everything that the numbers rest on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from compressors.recipe import Recipe
+from search.confirmation import Verdict
+from search.coordinator import Answer, Coordinator
+from search.inputs import JobInputs
+from search.limits import explain
+from search.profile import Profile
+
+REPORT_VERSION = 1
+
+
+def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, verdict: Verdict) -> dict[str, Any]:
+    """Sections that a job never reached are null."""
+    profile = coordinator.profile
+    assert profile is not None
+    trials = coordinator.book.all
+    floor = next((t for t in coordinator.book.of_origin("floor") if t.latency is not None), None)
+    missed = verdict.trial.violations if verdict.trial is not None else ()
+    return {
+        "version": REPORT_VERSION,
+        "job": {"id": inputs.job_id, "spec": inputs.spec.model_dump(mode="json")},
+        "reason": verdict.reason,
+        "stopped_because": answer.reason,
+        "baseline": {**asdict(profile.baseline), "p90_ms": profile.baseline_p90_ms, "parity": profile.parity},
+        "winner": _winner(verdict),
+        "test": _test(verdict),
+        "parity": _parity(verdict),
+        "limits": explain(inputs.spec, profile, floor, missed, verdict.confirmed),
+        "floor": None if floor is None else floor.to_json(),
+        "sensitivity": None if coordinator.sensitivity is None else coordinator.sensitivity.table(),
+        "groups": _groups(profile, verdict),
+        "left_out": dict(profile.left_out),
+        "stages": _stages(coordinator, verdict),
+        "counts": dict(Counter(t.state for t in trials)),
+        "front": [t.number for t in trials if t.number in coordinator.book.front],
+        "environment": {**profile.fingerprint, "slot": "exclusive, one per machine"},
+        "splits": dict(profile.rows),
+        "notes": [
+            "Latency: rounds alternate the candidate with the uncompressed model in the same runtime; the ratio is "
+            "the median over rounds, its interval covers 95 %.",
+            "Metric: of the exported file, reloaded from disk. The test split was read for this model only.",
+        ],
+    }
+
+
+def _winner(verdict: Verdict) -> dict[str, Any] | None:
+    trial, confirmed = verdict.trial, verdict.confirmed
+    if trial is None or confirmed is None:
+        return None
+    return {
+        "trial": trial.number,
+        "origin": trial.origin,
+        "recipe": trial.recipe,
+        "feasible": trial.feasible,
+        "metric": confirmed.metric,
+        "test_metric": confirmed.test_metric,
+        "latency": asdict(confirmed.latency),
+        "baseline_latency": {"p50_ms": confirmed.baseline_latency_ms, "p90_ms": confirmed.baseline_p90_ms},
+        "size_bytes": confirmed.size_bytes,
+        "size_ratio": trial.size_ratio,
+        "macs": trial.macs,
+        "parameters": trial.parameters,
+        "violations": [asdict(v) for v in trial.violations],
+        "sha256": confirmed.sha256,
+        "kernels": dict(confirmed.kernels),
+        "fidelity": None if trial.fidelity is None else asdict(trial.fidelity),
+    }
+
+
+def _test(verdict: Verdict) -> dict[str, Any] | None:
+    confirmed = verdict.confirmed
+    if confirmed is None:
+        return None
+    return {
+        "rows": confirmed.test_rows,
+        "baseline_metric": confirmed.baseline_test_metric,
+        "winner_metric": confirmed.test_metric,
+        "difference_error": confirmed.test_metric_error,
+    }
+
+
+def _parity(verdict: Verdict) -> dict[str, Any] | None:
+    confirmed = verdict.confirmed
+    if confirmed is None:
+        return None
+    return {"max_abs_error": confirmed.max_abs_error, "agreement": confirmed.agreement}
+
+
+def _groups(profile: Profile, verdict: Verdict) -> list[dict[str, Any]]:
+    """Channels before and after, group by group, in the order of the network."""
+    kept: dict[str, int] = {}
+    if verdict.trial is not None and verdict.trial.recipe is not None:
+        pruning = Recipe.from_json(verdict.trial.recipe).pruning
+        kept = dict(pruning.keep) if pruning is not None else {}
+    return [{"name": g.name, "size": g.size, "kept": kept.get(g.name, g.size)} for g in profile.groups]
+
+
+def _stages(coordinator: Coordinator, verdict: Verdict) -> list[dict[str, Any]]:
+    """Seconds by stage over all trials; cached: how many of them were found instead of computed."""
+    seconds: dict[str, float] = {}
+    calls: Counter[str] = Counter()
+    cached: Counter[str] = Counter()
+    stages = [s for t in coordinator.book.all for s in t.stages] + list(coordinator.common_stages)
+    if verdict.confirmed is not None and (verdict.trial is None or verdict.trial.number not in coordinator.book.rows):
+        stages += list(verdict.confirmed.stages)
+    for stage in stages:
+        seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
+        calls[stage.name] += 1
+        cached[stage.name] += stage.cached
+    return [
+        {"name": name, "seconds": round(total, 3), "calls": calls[name], "cached": cached[name]}
+        for name, total in seconds.items()
+    ]

@@ -1,0 +1,184 @@
+"""Gate stage: propose, repair, shape, export, measure. No training, well under a second a shape.
+
+The solver fits a candidate to limits that are scaled by what the last shape really cost, until the measured cost
+meets the budget (or the tries are used up). Costs are cached by shape, runtime and machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compressors.calibration import placeholder_ranges
+from compressors.latency import measure
+from compressors.onnx_export import export_onnx, serialize
+from compressors.programs import describe_layers
+from compressors.recipe import Quantization, Recipe, StructuredPruning
+from compressors.static_quantization import quantize_onnx
+from search.cost_prediction import CostModel, Point, ShapeCosts
+from search.feasibility import Limits
+from search.profile import Profile
+from search.records import Latency
+from search.solver import Solver
+from search.stage_clock import StageClock
+from search.stage_profile import baseline_file, profile
+from search.work import Gated, GateWork
+from search.workbench import Workbench
+
+ATTEMPTS = 5
+CLOSE = 0.04  # a shape within this share under a limit is not worth another attempt
+
+
+def gate(bench: Workbench, work: GateWork) -> Gated:
+    clock = StageClock()
+    found = profile(bench).profile
+    if work.keep is not None:
+        keep = {**found.sizes, **work.keep}
+        cost = _cost(bench, found, keep, work.quantization, clock)
+        return _result(work, found, keep, [(keep, cost)], fits=True, clock=clock)
+    assert work.allocation is not None and work.limits is not None and work.sensitivity is not None
+    solver = Solver(found, work.sensitivity)
+    points = list(work.points)
+    tried: list[tuple[dict[str, int], dict[str, Any]]] = []
+    scale = Limits(1.0, 1.0)
+    best: tuple[dict[str, int], dict[str, Any]] | None = None
+    for _ in range(ATTEMPTS):
+        with clock.stage("propose"):
+            solution = solver.solve(_scaled(work.limits, scale), CostModel.fit(points), work.allocation)
+        if any(solution.keep == keep for keep, _ in tried):
+            break
+        cost = _cost(bench, found, solution.keep, work.quantization, clock)
+        tried.append((solution.keep, cost))
+        points.append(_point(solver, solution.keep, cost, found))
+        room = _room(work.limits, cost, found)
+        if room >= 0 and (best is None or room < _room(work.limits, best[1], found)):
+            best = (solution.keep, cost)
+        if 0 <= room <= CLOSE or not solution.fits:
+            break
+        scale = _rescaled(scale, work.limits, cost, found, solution.latency_ratio, solution.size_ratio)
+    keep, _ = best or min(tried, key=lambda t: -_room(work.limits, t[1], found))
+    ordered = [t for t in tried if t[0] != keep] + [t for t in tried if t[0] == keep]
+    return _result(work, found, keep, ordered, fits=best is not None, clock=clock)
+
+
+def artifact_bytes(bench: Workbench, model: Any, quantization: Quantization | None, ranges: Any = None) -> bytes:
+    """The file of a shaped model; without ranges one that is only good for measuring."""
+    exported = export_onnx(model, bench.example)
+    if quantization is not None:
+        exported = quantize_onnx(exported, quantization, ranges or placeholder_ranges(exported))
+    return serialize(exported)
+
+
+def _cost(
+    bench: Workbench, found: Profile, keep: Mapping[str, int], quantization: Quantization | None, clock: StageClock
+) -> dict[str, Any]:
+    """Latency, bytes, MACs and parameters of a shape. Independent of the weights' values."""
+    shape = {n: c for n, c in keep.items() if c < found.sizes[n]}
+    key = {
+        "model": bench.inputs.model.sha256,
+        "keep": shape,
+        "float_layers": None if quantization is None else list(quantization.float_layers),
+        **bench.target_key,
+    }
+
+    def compute(folder: Path) -> Mapping[str, Any]:
+        with clock.stage("shape"):
+            model = bench.shaped(Recipe((StructuredPruning(keep=shape),)))
+        with clock.stage("export"):
+            path = folder / "shape.onnx"
+            content = artifact_bytes(bench, model, quantization)
+            path.write_bytes(content)
+        with clock.stage("latency"):
+            candidate, baseline = bench.session(path), bench.session(baseline_file(bench))
+            with bench.slot.exclusive():
+                measured = measure(candidate, baseline, bench.latency_inputs, seed=bench.seed)
+        layers = describe_layers(model, bench.example)
+        path.unlink()
+        return {
+            "p50_ms": measured.p50_ms,
+            "p90_ms": measured.p90_ms,
+            "ratio": measured.ratio,
+            "ratio_ci": list(measured.ratio_ci),
+            "repeats": measured.runs,
+            "size_bytes": len(content),
+            "macs": sum(layer.macs for layer in layers),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+
+    value, _, cached = bench.cache.get_or_compute("cost", key, compute)
+    if cached:
+        clock.found("latency")
+    return value
+
+
+def _scaled(limits: Limits, scale: Limits) -> Limits:
+    return Limits(
+        None if limits.latency_ratio is None else limits.latency_ratio * (scale.latency_ratio or 1.0),
+        None if limits.size_ratio is None else limits.size_ratio * (scale.size_ratio or 1.0),
+    )
+
+
+def _rescaled(
+    scale: Limits, limits: Limits, cost: Mapping[str, Any], found: Profile, latency: float, size: float
+) -> Limits:
+    """Half-way between what the last shape missed by and no change, so that steps of the kernels do not make it swing.
+
+    The cost model has seen the last shape too, and moves with it; the scale only removes what it cannot express.
+    """
+    latency_error = latency / cost["ratio"]
+    size_error = size * found.baseline.size_bytes / cost["size_bytes"]
+    return Limits(
+        None if limits.latency_ratio is None else (scale.latency_ratio or 1.0) * latency_error**0.5,
+        None if limits.size_ratio is None else (scale.size_ratio or 1.0) * size_error**0.5,
+    )
+
+
+def _room(limits: Limits, cost: Mapping[str, Any], found: Profile) -> float:
+    """Smallest relative distance under a limit; negative: over it."""
+    rooms = []
+    if limits.latency_ratio is not None:
+        rooms.append(1 - cost["ratio"] / limits.latency_ratio)
+    if limits.size_ratio is not None:
+        rooms.append(1 - cost["size_bytes"] / found.baseline.size_bytes / limits.size_ratio)
+    return min(rooms, default=0.0)
+
+
+def _point(solver: Solver, keep: Mapping[str, int], cost: Mapping[str, Any], found: Profile) -> Point:
+    size_ratio = cost["size_bytes"] / found.baseline.size_bytes
+    return solver.costs.point(keep, latency_ratio=cost["ratio"], size_ratio=size_ratio)
+
+
+def _result(
+    work: GateWork,
+    found: Profile,
+    keep: Mapping[str, int],
+    tried: list[tuple[dict[str, int], dict[str, Any]]],
+    *,
+    fits: bool,
+    clock: StageClock,
+) -> Gated:
+    """tried: the chosen shape last."""
+    cost = tried[-1][1]
+    costs = ShapeCosts(found.shapes, found.sizes)
+    return Gated(
+        trial=work.trial,
+        keep={n: c for n, c in keep.items() if c < found.sizes[n]},
+        latency=Latency(
+            p50_ms=cost["p50_ms"],
+            p90_ms=cost["p90_ms"],
+            ratio=cost["ratio"],
+            ratio_ci=(cost["ratio_ci"][0], cost["ratio_ci"][1]),
+            repeats=cost["repeats"],
+        ),
+        size_bytes=cost["size_bytes"],
+        macs=cost["macs"],
+        parameters=cost["parameters"],
+        attempts=len(tried),
+        fits=fits,
+        points=tuple(
+            costs.point(k, latency_ratio=c["ratio"], size_ratio=c["size_bytes"] / found.baseline.size_bytes)
+            for k, c in tried
+        ),
+        stages=clock.stages,
+    )

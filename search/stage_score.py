@@ -1,0 +1,201 @@
+"""Score stage: tune a candidate up to its rung, export it, reload the file and score that on the validation split."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from compressors.calibration import collect_ranges
+from compressors.onnx_export import export_onnx
+from compressors.recipe import Distillation, Recipe
+from compressors.tasks import standard_error
+from compressors.training import Checkpoint, Run, make_optimizer, tune
+from search.stage_clock import StageClock
+from search.stage_gate import artifact_bytes
+from search.stage_profile import baseline_file
+from search.work import Scored, ScoreWork
+from search.workbench import Workbench
+
+Array = npt.NDArray[Any]
+
+
+def artifact_path(trial: int) -> str:
+    """Where a trial's exported file lies, relative to the job's workspace."""
+    return f"artifacts/trial-{trial}.onnx"
+
+
+def checkpoint(bench: Workbench, trial: int) -> Checkpoint:
+    return Checkpoint(bench.inputs.workspace / "checkpoints" / f"trial-{trial}.pt")
+
+
+def score(bench: Workbench, work: ScoreWork) -> Scored:
+    """Tunes from `work.start` to `work.stop` samples if they differ. Without tuning the result is cached."""
+    clock = StageClock()
+    path = bench.inputs.workspace / artifact_path(work.trial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if work.stop > work.start:
+        model, seen, speed = _tuned(bench, work, clock)
+        _write_artifact(bench, model, work.recipe, path, clock)
+    else:
+        seen, speed = work.start, None
+        _untuned(bench, work.recipe, path, clock)
+    metric, error = _validate(bench, path, clock)
+    content = path.read_bytes()
+    return Scored(
+        trial=work.trial,
+        rung=work.rung,
+        metric=metric,
+        metric_error=error,
+        samples=seen,
+        speed=speed,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        artifact=artifact_path(work.trial),
+        stages=clock.stages,
+    )
+
+
+def tuned_model(bench: Workbench, trial: int, recipe: Recipe) -> fx.GraphModule:
+    """The model behind a scored trial's file, in eval mode: from its checkpoint, or as it was before any tuning."""
+    model = bench.shaped(recipe)
+    state = checkpoint(bench, trial).load(checkpoint_key(recipe))
+    if state is not None:
+        model.load_state_dict(state["model"])
+    elif recipe.pruning is not None:
+        bench.reestimate(model)
+    model.eval()
+    return model
+
+
+def checkpoint_key(recipe: Recipe) -> str:
+    """Shape and tuning of a candidate, whatever it has seen so far."""
+    return Recipe(tuple(replace(s, samples=0) if isinstance(s, Distillation) else s for s in recipe.steps)).key
+
+
+def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) -> None:
+    """Shape, batch-norm statistics, calibration: the same for every candidate with this shape."""
+    steps = Recipe(tuple(s for s in recipe.steps if not isinstance(s, Distillation)))
+    key = {"model": bench.inputs.model.sha256, **bench.data_key, "recipe": steps.to_json()}
+
+    def compute(folder: Path) -> dict[str, Any]:
+        with clock.stage("shape"):
+            model = bench.shaped(recipe)
+        with clock.stage("batch_norm"), bench.slot.shared():
+            if recipe.pruning is not None:
+                bench.reestimate(model)
+            model.eval()
+        _write_artifact(bench, model, recipe, folder / "artifact.onnx", clock)
+        return {}
+
+    _, entry, cached = bench.cache.get_or_compute("untuned", key, compute)
+    if cached:
+        clock.found("export")
+    path.write_bytes((entry / "artifact.onnx").read_bytes())
+
+
+def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.GraphModule, int, float | None]:
+    """(model, samples seen in all, samples per second). Goes on from a checkpoint, also from the middle of a run."""
+    config = work.recipe.distillation
+    assert config is not None
+    with clock.stage("shape"):
+        model = bench.shaped(work.recipe)
+    saved, key = checkpoint(bench, work.trial), checkpoint_key(work.recipe)
+    state = saved.load(key)
+    run = Run(start=work.start, stop=work.stop, seen=work.start)
+    optimizer = make_optimizer(model, config)
+    if state is None:
+        run.start = run.seen = 0
+        with clock.stage("batch_norm"), bench.slot.shared():
+            bench.reestimate(model)
+    else:
+        model.load_state_dict(state["model"])
+        start, _, seen = state["run"]
+        if start == work.start and seen > start and state["optimizer"] is not None:
+            run.seen = min(seen, work.stop)
+            optimizer.load_state_dict(state["optimizer"])
+        else:  # the end of an earlier rung
+            run.start = run.seen = seen
+    before = run.seen
+    with clock.stage("tune"):
+        outcome = tune(
+            model,
+            bench.task,
+            _fetch(bench, config),
+            len(bench.splits.tuning.rows),
+            config,
+            run,
+            optimizer,
+            seed=bench.seed,
+            clock=time.monotonic,
+            deadline=None if work.seconds is None else time.monotonic() + work.seconds,
+            keep=lambda: saved.save(model, optimizer, run, key),
+            chunk=bench.slot.shared,
+        )
+    run.start = run.seen
+    saved.save(model, None, run, key)
+    seen = outcome.seen - before
+    return model, outcome.seen, seen / outcome.seconds if seen else None
+
+
+def _fetch(bench: Workbench, config: Distillation) -> Callable[[npt.NDArray[np.int64]], Any]:
+    teacher = bench.teacher(baseline_file(bench)) if config.alpha > 0 else None
+
+    def fetch(positions: npt.NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
+        inputs = bench.tensors(bench.tuning_inputs(positions))
+        target = torch.from_numpy(np.asarray(bench.tuning_target(positions), dtype=np.int64))
+        taught = None if teacher is None else torch.from_numpy(teacher.outputs(positions))
+        return inputs, target, taught
+
+    return fetch
+
+
+def _write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path: Path, clock: StageClock) -> None:
+    ranges = None
+    if recipe.quantization is not None:
+        with clock.stage("calibrate"), bench.slot.shared():
+            exported = export_onnx(model, bench.example)
+            ranges = collect_ranges(exported, bench.calibration(), recipe.quantization.observer, bench.threads)
+    with clock.stage("export"):
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(artifact_bytes(bench, model, recipe.quantization, ranges))
+        partial.replace(path)
+
+
+def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:
+    """(metric, standard error of its difference from the baseline's), both on the validation split."""
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    key = {"artifact": content, **bench.data_key}
+
+    def compute(folder: Path) -> dict[str, Any]:
+        with clock.stage("score"):
+            outputs, target = bench.predict(path, bench.splits.validation)
+            difference = bench.task.scores(outputs, target) - _baseline_scores(bench)
+            return {"metric": bench.task.metric(outputs, target), "error": standard_error(difference)}
+
+    value, _, cached = bench.cache.get_or_compute("score", key, compute)
+    if cached:
+        clock.found("score")
+    return value["metric"], value["error"]
+
+
+def _baseline_scores(bench: Workbench) -> Array:
+    """Per validation row, of the uncompressed model's file."""
+    key = {"model": bench.inputs.model.sha256, **bench.data_key}
+
+    def compute(folder: Path) -> dict[str, Any]:
+        outputs, target = bench.predict(baseline_file(bench), bench.splits.validation)
+        np.save(folder / "scores.npy", bench.task.scores(outputs, target))
+        return {}
+
+    _, entry, _ = bench.cache.get_or_compute("baseline_scores", key, compute)
+    scores: Array = np.load(entry / "scores.npy")
+    return scores

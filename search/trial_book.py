@@ -1,0 +1,89 @@
+"""The trials of a job in memory: rows, front, who is on the way to which rung, and what to tell the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from search.events import Changed, Event, FrontChanged, Logged
+from search.front import Front
+from search.ledger import LogLevel
+from search.records import Trial
+
+PAUSED = "paused; goes on from its checkpoint"
+
+
+class TrialBook:
+    """towards: rung that each running trial is on its way to (0: its gate or its first score).
+
+    Cost: O(front) per change.
+    """
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        self.rows: dict[int, Trial] = {t.number: t for t in trials}
+        self.towards: dict[int, int] = {}
+        self._front = Front.of(self.rows.values())
+        self._events: list[Event] = []
+
+    def __getitem__(self, number: int) -> Trial:
+        return self.rows[number]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def all(self) -> tuple[Trial, ...]:
+        return tuple(self.rows.values())
+
+    @property
+    def next_number(self) -> int:
+        return max(self.rows, default=-1) + 1
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """Numbers of the trials on the front."""
+        return self._front.numbers
+
+    def of_origin(self, *origins: str) -> list[Trial]:
+        return [t for t in self.rows.values() if t.origin in origins]
+
+    def begin(self, trial: Trial, rung: int) -> None:
+        """The trial runs now, towards `rung`."""
+        self.towards[trial.number] = rung
+        self.put(replace(trial, state="running", reason=None))
+
+    def end(self, trial: Trial) -> None:
+        """The trial does not run any more; its state says why."""
+        self.towards.pop(trial.number, None)
+        self.put(trial)
+
+    def put(self, trial: Trial) -> None:
+        if self.rows.get(trial.number) == trial:
+            return
+        self.rows[trial.number] = trial
+        self._events.append(Changed(trial))
+        if trial.state != "running" and self._front.add(trial):
+            self._events.append(FrontChanged(self._front.numbers))
+
+    def say(self, event: Event) -> None:
+        self._events.append(event)
+
+    def log(self, level: LogLevel, message: str, trial: int | None = None) -> None:
+        self._events.append(Logged(level, message, trial))
+
+    def take_events(self) -> list[Event]:
+        """What has happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def interrupt(self, reason: str) -> None:
+        """Marks everything that runs as stopped."""
+        for number in list(self.towards):
+            self.end(replace(self.rows[number], state="stopped", reason=reason))
+
+    def settle(self) -> None:
+        """At the end of a search: what waits for a promotion is not going to get one."""
+        self.interrupt("the search ended before it did")
+        for trial in self.all:
+            if trial.state == "stopped" and trial.fidelity is not None and trial.metric is not None:
+                self.put(replace(trial, reason=f"outranked at rung {trial.fidelity.rung}"))

@@ -1,0 +1,154 @@
+"""Units of work that an executor runs, and their results: plain frozen data that cross process borders.
+
+The coordinator makes works and takes results; the evaluator turns one into the other; the executor carries them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compressors.recipe import Quantization, Recipe
+from search.cost_prediction import Point
+from search.feasibility import Limits
+from search.profile import Profile
+from search.records import Latency, Stage
+from search.sensitivity import Entry, Sensitivity
+from search.solver import Allocation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileWork:
+    """One look at the uncompressed model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiled:
+    profile: Profile
+    stage: Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityWork:
+    """Part `part` of `parts` of the layers."""
+
+    part: int
+    parts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensed:
+    part: int
+    entries: tuple[Entry, ...]
+    stage: Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateWork:
+    """Shape, export and measure a candidate that has not been trained.
+
+    Either `keep` is given (channels per group), or `allocation` and `limits` are: the solver then looks for counts
+    whose measured cost meets the limits. points: measurements of this job so far, for the cost model.
+    """
+
+    trial: int
+    quantization: Quantization | None
+    keep: Mapping[str, int] | None = None
+    allocation: Allocation | None = None
+    limits: Limits | None = None
+    points: tuple[Point, ...] = ()
+    sensitivity: Sensitivity | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """keep: only groups that lose channels. attempts: shapes that were measured. fits: whether the limits are met."""
+
+    trial: int
+    keep: Mapping[str, int]
+    latency: Latency
+    size_bytes: int
+    macs: int
+    parameters: int
+    attempts: int
+    fits: bool
+    points: tuple[Point, ...]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreWork:
+    """Tune a candidate from `start` to `stop` samples (not at all when they are equal), export it and score the file.
+
+    seconds: time for tuning, from when the work begins; the run is cut there, well annealed.
+    """
+
+    trial: int
+    recipe: Recipe
+    rung: int
+    start: int
+    stop: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """metric: of the exported file, reloaded, on the validation split. metric_error: standard error of its difference
+    from the uncompressed model, paired by row. samples: seen in all. speed: samples per second while tuning.
+    artifact: path of the exported file, relative to the job's workspace."""
+
+    trial: int
+    rung: int
+    metric: float
+    metric_error: float
+    samples: int
+    speed: float | None
+    size_bytes: int
+    sha256: str
+    artifact: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmWork:
+    """Measure the winner's file once more, longer, and score it on the test split."""
+
+    trial: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """agreement: share of rows on which the tuned PyTorch model and the file give the same answer; max_abs_error
+    between their outputs. test_metric_error: standard error of the paired difference on the test split."""
+
+    trial: int
+    metric: float
+    test_metric: float
+    baseline_test_metric: float
+    test_metric_error: float
+    test_rows: int
+    latency: Latency
+    baseline_latency_ms: float
+    baseline_p90_ms: float
+    size_bytes: int
+    sha256: str
+    artifact: str
+    max_abs_error: float
+    agreement: float
+    kernels: Mapping[str, int]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A work that raised or whose process died. retry: whether another try may help."""
+
+    reason: str
+    retry: bool = False
+    detail: Mapping[str, Any] | None = None
+
+
+Work = ProfileWork | SensitivityWork | GateWork | ScoreWork | ConfirmWork
+Result = Profiled | Sensed | Gated | Scored | Confirmed | Failed

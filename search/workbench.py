@@ -1,0 +1,192 @@
+"""What an evaluator process keeps between works: program, rows, baseline, caches. Made on first use."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from compressors.batch_norm_statistics import reestimate
+from compressors.channels import ChannelGraph, analyse
+from compressors.datasets import InputColumn, Rows, open_rows
+from compressors.fingerprint import take_fingerprint
+from compressors.measurement_slot import MeasurementSlot
+from compressors.onnx_runtime import OnnxRuntime
+from compressors.programs import Program, load_program, sample_inputs
+from compressors.recipe import Recipe
+from compressors.registry import Context, apply
+from compressors.runtime import Session
+from compressors.structured_pruning import verified_groups
+from compressors.tasks import Task, task
+from search.inputs import JobInputs
+from search.splits import Part, Splits, make_splits
+from search.stage_cache import StageCache, stage_key
+from search.teacher import TeacherOutputs
+
+CALIBRATION_ROWS = 384
+REESTIMATION_ROWS = 1024
+SCORING_BATCH = 100
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
+
+class Workbench:
+    """threads: cores of this process. Everything is made on first use and kept; nothing is changed afterwards."""
+
+    def __init__(self, inputs: JobInputs, *, threads: int) -> None:
+        self.inputs = inputs
+        self.spec = inputs.spec
+        self.threads = threads
+        self.cache = StageCache(inputs.cache / "stages")
+        self.slot = MeasurementSlot(Path(tempfile.gettempdir()) / "bantam-measurement-slot")
+        self.runtime = OnnxRuntime()
+        torch.set_num_threads(threads)
+
+    @property
+    def seed(self) -> int:
+        return self.spec.search.seed
+
+    # -- the model -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def program(self) -> Program:
+        return load_program(self.inputs.model.path)
+
+    @functools.cached_property
+    def example(self) -> tuple[Tensor, ...]:
+        """Two made-up rows, enough to find shapes."""
+        return sample_inputs(self.program.description, 2, self.seed)
+
+    @functools.cached_property
+    def graph(self) -> ChannelGraph:
+        return verified_groups(self.program.module, analyse(self.program.module, self.example), self.example)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        return task(self.spec.task)
+
+    def shaped(self, recipe: Recipe) -> fx.GraphModule:
+        """A new model with the recipe's channels removed and nothing trained."""
+        if recipe.pruning is None or not recipe.pruning.keep:
+            return clone(self.program.module)
+        context = Context(example_inputs=self.example, seed=self.seed, graph=self.graph)
+        return apply(self.program.module, recipe.pruning, context)
+
+    def reestimate(self, model: fx.GraphModule) -> None:
+        """Batch-norm statistics of a changed model, from tuning rows."""
+        reestimate(model, (self.tensors(self.tuning_inputs(p)) for p in self.sample(REESTIMATION_ROWS, 128)))
+
+    # -- the rows --------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        train = self.spec.data.train
+        names = {name for name in (train, self.spec.data.validation, self.spec.data.test) if name is not None}
+        counts = {name: self.inputs.datasets[name].description.rows for name in names}
+        labels = self.rows(train).target(np.arange(counts[train], dtype=np.int64))
+        return make_splits(self.spec.data, labels, counts, seed=self.seed)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - one workbench per process, kept for its whole life
+    def rows(self, dataset: str) -> Rows:
+        file = self.inputs.datasets[dataset]
+        return open_rows(
+            file.path,
+            file.description,
+            [InputColumn(column=c.column, scale=c.scale, pad_to=c.pad_to) for c in self.spec.data.columns],
+            self.spec.data.target,
+            self.inputs.cache / "rows",
+            file.sha256,
+            self.program.description.inputs,
+        )
+
+    def tuning_inputs(self, positions: Indices) -> tuple[Array, ...]:
+        part = self.splits.tuning
+        return self.rows(part.dataset).inputs(part.rows[positions])
+
+    def tuning_target(self, positions: Indices) -> Array:
+        part = self.splits.tuning
+        return self.rows(part.dataset).target(part.rows[positions])
+
+    def sample(self, count: int, batch: int) -> Iterator[Indices]:
+        """Batches of positions of `count` tuning rows, the same at every call."""
+        total = len(self.splits.tuning.rows)
+        chosen = np.random.default_rng(self.seed + 7).permutation(total)[:count].astype(np.int64)
+        yield from (chosen[i : i + batch] for i in range(0, len(chosen), batch))
+
+    def calibration(self) -> list[tuple[Array, ...]]:
+        return [self.tuning_inputs(p) for p in self.sample(CALIBRATION_ROWS, 64)]
+
+    @staticmethod
+    def tensors(arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(a) for a in arrays)
+
+    @functools.cached_property
+    def data_key(self) -> dict[str, Any]:
+        """What the splits and their rows depend on, for stage keys."""
+        data = self.spec.data.model_dump(mode="json", exclude={"train", "validation", "test"})
+        names = {"train": self.spec.data.train, "validation": self.spec.data.validation, "test": self.spec.data.test}
+        files = {role: None if n is None else self.inputs.datasets[n].sha256 for role, n in names.items()}
+        return {"data": data, "files": files, "seed": self.seed, "task": self.spec.task}
+
+    @functools.cached_property
+    def target_key(self) -> dict[str, Any]:
+        """What a latency depends on besides the artifact's shape."""
+        return {"target": self.spec.target.model_dump(mode="json"), "fingerprint": self.fingerprint["key"]}
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        return take_fingerprint(self.runtime, self.spec.target.threads).to_json()
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
+    def predict(self, path: Path, part: Part) -> tuple[Array, Array]:
+        """(outputs, targets) of the file at `path`, loaded from disk, over a split."""
+        session = self.runtime.load(path, self.threads)
+        rows = self.rows(part.dataset)
+        outputs = []
+        for start in range(0, len(part.rows), SCORING_BATCH):
+            with self.slot.shared():
+                outputs.append(session.run(rows.inputs(part.rows[start : start + SCORING_BATCH]))[0])
+        return np.concatenate(outputs), rows.target(part.rows)
+
+    def session(self, path: Path) -> Session:
+        """As the target runs it."""
+        return self.runtime.load(path, self.spec.target.threads)
+
+    @functools.cached_property
+    def latency_inputs(self) -> tuple[Array, ...]:
+        """One batch of real rows in the target's batch size."""
+        total = len(self.splits.tuning.rows)
+        return self.tuning_inputs(np.arange(self.spec.target.batch_size, dtype=np.int64) % total)
+
+    def teacher(self, baseline: Path) -> TeacherOutputs:
+        """baseline: the uncompressed model's export."""
+        session = self.runtime.load(baseline, self.threads)
+
+        def compute(positions: Indices) -> npt.NDArray[np.float32]:
+            parts = []
+            for start in range(0, len(positions), SCORING_BATCH):
+                with self.slot.shared():
+                    batch = self.tuning_inputs(positions[start : start + SCORING_BATCH])
+                    parts.append(session.run(batch)[0])
+            return np.concatenate(parts).astype(np.float32)
+
+        folder = (
+            self.inputs.cache / "teacher" / stage_key("teacher", {"model": self.inputs.model.sha256, **self.data_key})
+        )
+        return TeacherOutputs(folder, len(self.splits.tuning.rows), self.seed, compute)
+
+
+def clone(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that may be trained or changed."""
+    copied: fx.GraphModule = copy.deepcopy(module)
+    return copied
