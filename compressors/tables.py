@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -191,7 +191,7 @@ class _Safetensors:
 
     def __init__(self, path: Path, limits: TableLimits) -> None:
         with _damage_as_invalid("the safetensors file"):
-            self._file: Any = safe_open(path, framework="numpy")
+            self._file = cast(Any, safe_open(path, framework="numpy"))
             self.names: tuple[str, ...] = tuple(self._file.keys())
             slices = {name: self._file.get_slice(name) for name in self.names}
         for name, part in slices.items():
