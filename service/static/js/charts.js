@@ -19,6 +19,7 @@ export function loadPlotly() {
 }
 
 const CONFIG = { displaylogo: false, displayModeBar: false, responsive: true, scrollZoom: false };
+const MOST_POINTS = 1500; // SVG gets slow beyond
 const SMALLEST = 7;
 const LARGEST = 30;
 
@@ -66,6 +67,13 @@ export function limitsOf(job) {
   return { latency, metric: drop === null || !baseline ? null : baseline.metric - drop };
 }
 
+/** The newest rows, and those that must not be missing. */
+function newest(rows, always) {
+  if (rows.length <= MOST_POINTS) return rows;
+  const from = rows.length - MOST_POINTS;
+  return rows.filter((row, i) => i >= from || always(row));
+}
+
 /** Draws into `box` and shows the trial under the pointer in `card`. */
 export class FrontChart {
   constructor(box, card, onPick) {
@@ -75,11 +83,12 @@ export class FrontChart {
   async draw(job, trials) {
     const Plotly = await loadPlotly();
     const color = theme();
-    const shown = trials.filter((t) => t.latency && t.metric !== null && t.metric !== undefined);
-    const unscored = trials.filter((t) => t.latency && (t.metric === null || t.metric === undefined));
+    const isBest = (t) => job.best?.trial === t.number;
+    const scored = trials.filter((t) => t.latency && t.metric !== null && t.metric !== undefined);
+    const shown = newest(scored, (t) => t.on_front || isBest(t));
+    const unscored = trials.filter((t) => t.latency && (t.metric === null || t.metric === undefined)).slice(-MOST_POINTS);
     const sizes = shown.map((t) => t.size_bytes ?? 0);
     const biggest = Math.max(job.baseline?.size_bytes ?? 0, ...sizes, 1);
-    const isBest = (t) => job.best?.trial === t.number;
     const area = (bytes) => Math.max(SMALLEST, LARGEST * Math.sqrt((bytes ?? 0) / biggest));
     const points = (rows, look) => ({
       type: "scatter",
@@ -237,13 +246,16 @@ export function bestSoFar(trials) {
 export async function drawHistory(box, job, trials) {
   const Plotly = await loadPlotly();
   const color = theme();
-  const scored = trials.filter((t) => t.metric !== null && t.metric !== undefined);
+  const scored = newest(
+    trials.filter((t) => t.metric !== null && t.metric !== undefined),
+    () => false,
+  );
   const dots = (rows, look) => ({
     type: "scatter",
     mode: "markers",
     x: rows.map((t) => t.number),
     y: rows.map((t) => t.metric),
-    hoverinfo: "none",
+    hovertemplate: "trial %{x}: %{y:.4f}<extra></extra>",
     marker: { size: 7, ...look },
   });
   const best = bestSoFar(trials);
@@ -258,7 +270,7 @@ export async function drawHistory(box, job, trials) {
       x: best.map((p) => p.number),
       y: best.map((p) => p.metric),
       line: { color: color("accent"), width: 2, shape: "hv" },
-      hoverinfo: "none",
+      hoverinfo: "skip",
     },
   ];
   const shapes = [];

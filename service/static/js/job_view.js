@@ -21,7 +21,7 @@ export function jobView(id, { onProblem, onLink, onTitle }) {
 
   const figures = throttled(async () => {
     if (!job) return;
-    const trials = [...table.trials.values()];
+    const trials = [...table.trials.values()].sort((a, b) => a.number - b.number);
     try {
       await front.draw(job, trials);
       await drawHistory(parts.history, job, trials);
@@ -157,7 +157,7 @@ function actions(box, job, act) {
     FINAL.has(job.state) || wish === "cancelling" ? null : button("cancel", "Cancel job", "danger"),
     job.state === "succeeded" ? link(api.reportUrl(job.id), "Report", "", { target: "_blank", rel: "noopener" }) : null,
     job.state === "succeeded" && job.best
-      ? link(api.artifactUrl(job.id, "winner"), "Download model", "primary", { download: true })
+      ? link(api.artifactUrl(job.id, "winner"), job.outcome === "feasible" ? "Download model" : "Download nearest miss", "primary", { download: true })
       : null,
   );
 }

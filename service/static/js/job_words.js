@@ -45,9 +45,9 @@ export function verdict(job) {
       return "Paused. Finished trials are kept; resume to go on.";
     case "succeeded":
       if (job.outcome === "nearest_miss") {
-        return `No candidate meets the budget. Nearest is trial ${best?.trial ?? "?"}: ${missed || job.reason || "see the report"}.`;
+        return sentences("No candidate meets the budget.", `Nearest is trial ${best?.trial ?? "?"}: ${missed || "see the report"}.`, job.reason);
       }
-      return `Trial ${best?.trial ?? "?"} meets every limit of the budget.`;
+      return sentences(`Trial ${best?.trial ?? "?"} meets every limit of the budget.`, job.reason);
     case "failed":
       return job.reason || "The search stopped with an error. The log below says where.";
     case "cancelled":
@@ -56,6 +56,8 @@ export function verdict(job) {
       return "";
   }
 }
+
+const sentences = (...parts) => parts.filter(Boolean).map((p) => (/[.!?]$/.test(p) ? p : `${p}.`)).join(" ");
 
 /** 0..1; a job can also be done early, so the share of seconds counts as well as that of trials. */
 export function progressShare(job) {
@@ -67,7 +69,7 @@ export function progressShare(job) {
 
 export function progressWords(job) {
   const p = job.progress;
-  if (!p) return job.state === "queued" ? "not started" : "";
+  if (!p || (job.state === "queued" && !p.finished)) return "not started";
   const trials = p.planned ? `${p.finished} of ${Math.max(p.planned, p.finished)} trials` : `${p.finished} trials`;
   if (FINAL.has(job.state)) return `${p.finished} trials in ${seconds(p.elapsed_s)}`;
   if (job.state === "paused") return `${trials}, paused`;

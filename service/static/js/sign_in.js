@@ -51,6 +51,8 @@ export function signInView(onDone) {
     h(
       "form",
       { onsubmit: submit, novalidate: true },
+      // Password managers file the token under this name.
+      h("input", { name: "username", autocomplete: "username", value: "bantam", hidden: true, readonly: true }),
       h("label", { for: "token" }, "Token"),
       input,
       error,

@@ -13,10 +13,10 @@ const COLUMNS = [
   { key: "metric", label: "Metric", value: (t) => t.metric },
   { key: "latency", label: "Latency ratio", value: (t) => t.latency?.ratio },
   { key: "size", label: "Size ratio", value: (t) => t.size_ratio },
-  { key: "rung", label: "Rung", value: (t) => t.fidelity?.rung },
-  { key: "origin", label: "Proposed by", value: (t) => t.origin, text: true },
-  { key: "seconds", label: "Seconds", value: trialSeconds },
-  { key: "recipe", label: "Recipe, reason", value: (t) => recipeWords(t.recipe), text: true },
+  { key: "rung", label: "Rung", wide: true, value: (t) => t.fidelity?.rung },
+  { key: "origin", label: "Proposed by", wide: true, value: (t) => t.origin, text: true },
+  { key: "seconds", label: "Seconds", wide: true, value: trialSeconds },
+  { key: "recipe", label: "Recipe, reason", wide: true, value: (t) => recipeWords(t.recipe), text: true },
 ];
 
 export class TrialsTable {
@@ -48,7 +48,7 @@ export class TrialsTable {
 
   head(column) {
     const button = h("button", { type: "button", class: "sort", onclick: () => this.sortBy(column) }, column.label);
-    return h("th", { scope: "col", class: column.text ? "" : "num", dataset: { key: column.key } }, button);
+    return h("th", { scope: "col", class: `${column.text ? "" : "num"} ${column.wide ? "wide" : ""}`, dataset: { key: column.key } }, button);
   }
 
   sortBy(column) {
@@ -156,17 +156,17 @@ export class TrialsTable {
       number(metric(trial.metric)),
       number(ratio(trial.latency?.ratio), interval(trial.latency?.ratio_ci)),
       number(ratio(trial.size_ratio)),
-      number(trial.fidelity ? String(trial.fidelity.rung) : NONE),
-      h("td", {}, trial.origin || NONE),
-      number(secondsOf(trial)),
-      h("td", { class: "words" }, recipeWords(trial.recipe), trial.reason ? h("span", { class: "muted" }, ` ${trial.reason}`) : null),
+      number(trial.fidelity ? String(trial.fidelity.rung) : NONE, null, "wide"),
+      h("td", { class: "wide" }, trial.origin || NONE),
+      number(secondsOf(trial), null, "wide"),
+      h("td", { class: "words wide" }, recipeWords(trial.recipe), trial.reason ? h("span", { class: "reason" }, trial.reason) : null),
     );
     if (!open) return [row];
     return [row, h("tr", { class: "details" }, h("td", { colspan: COLUMNS.length }, details(trial)))];
   }
 }
 
-const number = (text, title) => h("td", { class: "num" }, text, title ? h("span", { class: "ci" }, title) : null);
+const number = (text, title, look = "") => h("td", { class: `num ${look}` }, text, title ? h("span", { class: "ci" }, title) : null);
 const interval = (ci) => (ci ? `${ci[0].toFixed(3)} – ${ci[1].toFixed(3)}` : null);
 const secondsOf = (t) => {
   const s = trialSeconds(t);
@@ -179,11 +179,14 @@ function rowClass(trial) {
 
 function details(trial) {
   const facts = [
+    ["Recipe", recipeWords(trial.recipe)],
+    ...(trial.reason ? [["Reason", trial.reason]] : []),
+    ["Proposed by", trial.origin || NONE],
     ["Latency", trial.latency ? `p50 ${milliseconds(trial.latency.p50_ms)}, p90 ${milliseconds(trial.latency.p90_ms)}, ${trial.latency.repeats} repeats` : NONE],
     ["Size", fileSize(trial.size_bytes)],
     ["MACs", count(trial.macs)],
     ["Parameters", count(trial.parameters)],
-    ["Trained on", trial.fidelity ? `${count(trial.fidelity.samples)} samples` : NONE],
+    ["Tuning", trial.fidelity ? `rung ${trial.fidelity.rung}, ${count(trial.fidelity.samples)} samples` : NONE],
     ["Worker", trial.worker ?? NONE],
   ];
   const keep = (trial.recipe?.steps ?? []).find((s) => s.technique === "structured_pruning")?.keep ?? {};
