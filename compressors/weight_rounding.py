@@ -18,4 +18,5 @@ def rounded_weights(weight: Tensor, bits: int) -> Tensor:
     largest = 2 ** (bits - 1) - 1
     flat = weight.detach().reshape(weight.shape[0], -1)
     scale = (flat.abs().amax(dim=1, keepdim=True) / largest).clamp_min(torch.finfo(flat.dtype).tiny)
-    return ((flat / scale).round().clamp(-largest, largest) * scale).reshape(weight.shape)
+    rounded: Tensor = ((flat / scale).round().clamp(-largest, largest) * scale).reshape(weight.shape)
+    return rounded

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressors.splits import stratified_split
+from compressors.splits import split
 from search.spec import DataSpec
 
 DEFAULT_VALIDATION_FRACTION = 0.1
@@ -59,5 +59,5 @@ def make_splits(data: DataSpec, labels: npt.NDArray[np.int64], rows_of: dict[str
 
 
 def _set_aside(rows: Rows, labels: npt.NDArray[np.int64], fraction: float, seed: int) -> tuple[Rows, Rows]:
-    kept, held = stratified_split(labels[rows], fraction, seed)
+    kept, held = split(len(rows), labels[rows], fraction, seed)
     return rows[kept], rows[held]

@@ -37,7 +37,8 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         keep = {**found.sizes, **work.keep}
         cost = _cost(bench, found, keep, work.quantization, clock)
         return _result(work, found, keep, [(keep, cost)], fits=True, clock=clock)
-    assert work.allocation is not None and work.limits is not None and work.sensitivity is not None
+    limits = work.limits
+    assert work.allocation is not None and limits is not None and work.sensitivity is not None
     solver = Solver(found, work.sensitivity)
     points = list(work.points)
     tried: list[tuple[dict[str, int], dict[str, Any]]] = []
@@ -45,19 +46,19 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
     best: tuple[dict[str, int], dict[str, Any]] | None = None
     for _ in range(ATTEMPTS):
         with clock.stage("propose"):
-            solution = solver.solve(_scaled(work.limits, scale), CostModel.fit(points), work.allocation)
+            solution = solver.solve(_scaled(limits, scale), CostModel.fit(points), work.allocation)
         if any(solution.keep == keep for keep, _ in tried):
             break
         cost = _cost(bench, found, solution.keep, work.quantization, clock)
         tried.append((solution.keep, cost))
         points.append(_point(solver, solution.keep, cost, found))
-        room = _room(work.limits, cost, found)
-        if room >= 0 and (best is None or room < _room(work.limits, best[1], found)):
+        room = _room(limits, cost, found)
+        if room >= 0 and (best is None or room < _room(limits, best[1], found)):
             best = (solution.keep, cost)
         if 0 <= room <= CLOSE or not solution.fits:
             break
-        scale = _rescaled(scale, work.limits, cost, found, solution.latency_ratio, solution.size_ratio)
-    keep, _ = best or min(tried, key=lambda t: -_room(work.limits, t[1], found))
+        scale = _rescaled(scale, limits, cost, found, solution.latency_ratio, solution.size_ratio)
+    keep, _ = best or min(tried, key=lambda t: -_room(limits, t[1], found))
     ordered = [t for t in tried if t[0] != keep] + [t for t in tried if t[0] == keep]
     return _result(work, found, keep, ordered, fits=best is not None, clock=clock)
 

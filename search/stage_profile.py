@@ -68,7 +68,7 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
         baseline=baseline,
         baseline_p90_ms=alone.p90_ms,
         groups=_groups(bench),
-        shapes=shapes.layers,
+        shapes=shapes,
         left_out=dict(bench.graph.left_out),
         samples_per_second=_speed(bench),
         parity=parity,

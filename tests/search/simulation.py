@@ -132,9 +132,11 @@ class Network:
             assert work.allocation is not None
             assert work.limits is not None
             assert work.sensitivity is not None
-            keep = Solver(self.profile, work.sensitivity).solve(
-                work.limits, CostModel.fit(work.points), work.allocation
-            ).keep
+            keep = (
+                Solver(self.profile, work.sensitivity)
+                .solve(work.limits, CostModel.fit(work.points), work.allocation)
+                .keep
+            )
         ratio, size = self.cost(keep)
         return Gated(
             trial=work.trial,
