@@ -83,6 +83,25 @@ def _pointwise(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     return Layout(dim, first)
 
 
+@_rule("prelu", "_prelu_kernel", "instance_norm")
+def _per_channel(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
+    """Slopes, and norms whose statistics are each channel's own: stored tensors of one value per channel follow."""
+    source, *others = node.args
+    layout = tracker.layout(source)
+    if layout is None:
+        return None
+    for other in others:
+        shape = tracker.shape(other)
+        if shape is None or math.prod(shape) == 1:
+            continue
+        assert isinstance(other, fx.Node)
+        stored = tracker.stored_layout(other, 0) if layout.dim == 1 and len(shape) == 1 else None
+        if stored is None:
+            return _protect_all(tracker, node, "scales channels by values that are not its own")
+        tracker.join(layout.ids, stored.ids)
+    return layout
+
+
 @_rule("cat")
 def _cat(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     rank = len(tracker.shapes[node])

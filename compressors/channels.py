@@ -212,9 +212,10 @@ def _groups(
         for unit in dict.fromkeys(layers[name].outputs.tolist()):
             if removable[unit] and unit not in seen:
                 by_signature.setdefault(signatures[unit].tobytes(), []).append(unit)
-        for count, group in enumerate(by_signature.values(), 1):
-            seen.update(group)
-            found.append((name if count == 1 else f"{name}#{count}", np.asarray(group, dtype=np.int64)))
+        seen.update(*by_signature.values())
+        several = [units for units in by_signature.values() if len(units) > 1]
+        for count, units in enumerate(several, 1):
+            found.append((name if count == 1 else f"{name}#{count}", np.asarray(units, dtype=np.int64)))
     groups = tuple(
         ChannelGroup(
             name=name,
@@ -223,9 +224,8 @@ def _groups(
             consumers=tuple(layer for layer, inputs in readers.items() if np.isin(group[0], inputs)),
         )
         for name, group in found
-        if len(group) > 1
     )
-    return groups, {name: group for name, group in found if len(group) > 1}
+    return groups, dict(found)
 
 
 __all__ = ["ChannelGraph", "ChannelGroup", "Layout", "analyse"]

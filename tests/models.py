@@ -7,6 +7,7 @@ zero or one); `example_inputs(name)` two samples for it; `export_pt2` writes a .
 from __future__ import annotations
 
 import functools
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -396,7 +397,10 @@ def example_inputs(name: str, seed: int = 0) -> tuple[Tensor, ...]:
 def export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """torch.export with a free batch dimension."""
     batch = Dim("batch", min=1, max=4096)
-    return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+    with warnings.catch_warnings():
+        # Recurrent layers keep a second list of their weights, which the exporter warns about.
+        warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
+        return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
 
 
 @functools.cache

@@ -1,0 +1,179 @@
+"""A pruned model is the masked original, only smaller, and a model in its own right."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+from compressors.channels import ChannelGraph, analyse
+from compressors.errors import InvalidRecipe, ParityError
+from compressors.layer_shapes import read_costs
+from compressors.masking import masked_forward
+from compressors.programs import check_parity, describe_layers, to_modules
+from compressors.recipe import Importance, StructuredPruning
+from compressors.registry import Context, apply
+from compressors.structured_pruning import choose_removed, prune, remove_units, verified_groups, verify_pruned
+from tests.compressors.oddities import ODDITIES, odd_program
+from tests.models import MODELS, example_inputs, export, exported
+
+EVERYTHING = [*MODELS, *ODDITIES]
+IMPORTANCES: tuple[Importance, ...] = ("l1", "l2", "batch_norm", "random")
+
+
+def load(name: str) -> tuple[fx.GraphModule, tuple[Tensor, ...]]:
+    if name in MODELS:
+        return to_modules(exported(name)), example_inputs(name)
+    return to_modules(odd_program(name)), ODDITIES[name][1]
+
+
+def first(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else value[0]
+
+
+def random_keep(graph: ChannelGraph, seed: int) -> dict[str, int]:
+    draw = random.Random(seed)
+    return {name: draw.randint(1, size) for name, size in graph.sizes.items()}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_pruned_equals_masked_and_costs_what_was_predicted(name: str) -> None:
+    model, inputs = load(name)
+    graph = analyse(model, inputs)
+    costs = read_costs(model, graph, inputs)
+    assert costs.parameters({}) == sum(p.numel() for p in model.parameters())
+    for seed in range(4):
+        config = StructuredPruning(keep=random_keep(graph, seed), importance=IMPORTANCES[seed])
+        removed = choose_removed(model, graph, config, seed)
+        pruned = remove_units(model, graph, removed)
+        assert verify_pruned(model, graph, removed, pruned, inputs) <= 1e-4
+        assert costs.parameters(config.keep) == sum(p.numel() for p in pruned.parameters())
+        assert costs.macs(config.keep) == sum(layer.macs for layer in describe_layers(pruned, inputs))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_pruned_models_export_train_and_prune_again(name: str) -> None:
+    model, inputs = load(name)
+    graph = analyse(model, inputs)
+    half = {group: (size + 1) // 2 for group, size in graph.sizes.items()}
+    pruned = prune(model, StructuredPruning(keep=half), Context(example_inputs=inputs, graph=graph))
+    program = export(pruned, inputs)
+    assert check_parity(program, to_modules(program), inputs) <= 1e-5
+
+    again = analyse(pruned, inputs)
+    one = StructuredPruning(keep=dict.fromkeys(again.sizes, 1))
+    removed = choose_removed(pruned, again, one)
+    assert verify_pruned(pruned, again, removed, remove_units(pruned, again, removed), inputs) <= 1e-4
+
+    pruned.train()
+    optimizer = torch.optim.SGD(pruned.parameters(), lr=0.01)
+    before = [p.clone() for p in pruned.parameters()]
+    torch.autograd.backward(first(pruned(*inputs)).square().sum())
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, pruned.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_group_is_verified(name: str) -> None:
+    model, inputs = load(name)
+    graph = analyse(model, inputs)
+    assert verified_groups(model, graph, inputs).left_out == {}
+
+
+def test_the_original_is_untouched() -> None:
+    model, inputs = load("option_a_resnet")
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    expected, code = model(*inputs), model.code
+    pruned = prune(model, StructuredPruning(keep={"conv1": 1, "layer2.conv1": 3}), Context(example_inputs=inputs))
+    with torch.no_grad():
+        for parameter in pruned.parameters():
+            parameter.add_(1.0)
+    assert model.code == code
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(model(*inputs), expected)
+
+
+def test_the_pad_of_a_shortcut_is_rewritten() -> None:
+    model, inputs = load("option_a_resnet")
+    graph = analyse(model, inputs)
+    # Units 0 and 1 of the group are the front of the pad, 2 and 3 its back.
+    pruned = remove_units(model, graph, {"layer2.conv2": [0, 1, 2]})
+    pads = [node.args[1][-2:] for node in pruned.graph.nodes if "pad" in str(node.target)]
+    assert pads == [[0, 1], [4, 4]]
+    assert verify_pruned(model, graph, {"layer2.conv2": [0, 1, 2]}, pruned, inputs) <= 1e-4
+
+
+def test_tied_weights_stay_tied() -> None:
+    model, inputs = load("tied_weights")
+    pruned = prune(model, StructuredPruning(keep={"embedding": 3}), Context(example_inputs=inputs))
+    assert pruned.get_parameter("head.weight") is pruned.get_parameter("embedding.weight")
+    assert pruned.get_parameter("head.weight").shape == (11, 3)
+
+
+def test_a_wrong_model_fails_verification() -> None:
+    model, inputs = load("plain_cnn")
+    graph = analyse(model, inputs)
+    other = remove_units(model, graph, {"conv1": [0, 1]})
+    with pytest.raises(ParityError) as caught:
+        verify_pruned(model, graph, {"conv1": [4, 5]}, other, inputs)
+    assert caught.value.max_error > 1e-4
+
+
+def test_groups_that_fail_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = load("mlp")
+    graph = analyse(model, inputs)
+
+    def broken(module: fx.GraphModule, graph: ChannelGraph, removed: Any, *given: Tensor) -> Any:
+        return masked_forward(module, graph, {} if "fc1" in removed else removed, *given)
+
+    monkeypatch.setattr("compressors.structured_pruning.masked_forward", broken)
+    verified = verified_groups(model, graph, inputs)
+    assert verified.sizes == {"fc2": 7}
+    assert "differs from the masked original" in verified.left_out["fc1"]
+    with pytest.raises(InvalidRecipe, match="left out"):
+        choose_removed(model, verified, StructuredPruning(keep={"fc1": 2}))
+
+
+def test_masking_changes_the_output() -> None:
+    model, inputs = load("mlp")
+    graph = analyse(model, inputs)
+    with torch.no_grad():
+        assert not torch.allclose(masked_forward(model, graph, {"fc2": [0, 1, 2]}, *inputs), model(*inputs))
+        assert torch.equal(masked_forward(model, graph, {}, *inputs), model(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"conv1": 9}, r"\['conv1'\]=9: must lie in 1\.\.8"),
+        ({"conv3": 2}, r"no such group; near it are \['conv2', 'conv1'\]"),
+        ({"fc2": 2}, "fixed: it is an output of the model"),
+    ],
+)
+def test_wrong_recipes_are_refused(keep: dict[str, int], message: str) -> None:
+    model, inputs = load("plain_cnn")
+    with pytest.raises(InvalidRecipe, match=message):
+        apply(model, StructuredPruning(keep=keep), Context(example_inputs=inputs))
+
+
+def test_random_importance_follows_the_seed() -> None:
+    model, inputs = load("plain_cnn")
+    graph = analyse(model, inputs)
+    config = StructuredPruning(keep={"conv1": 4, "conv2": 6, "fc1": 5}, importance="random")
+    picks = [choose_removed(model, graph, config, seed) for seed in (0, 0, 1)]
+    assert picks[0] == picks[1]
+    assert picks[0] != picks[2]
+
+
+def test_pruning_is_fast() -> None:
+    model, inputs = load("densenet")
+    graph = analyse(model, inputs)
+    config = StructuredPruning(keep=dict.fromkeys(graph.sizes, 1))
+    prune(model, config, Context(example_inputs=inputs, graph=graph))
+    started = time.perf_counter()
+    prune(model, config, Context(example_inputs=inputs, graph=graph))
+    assert time.perf_counter() - started < 0.5
