@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from service.deps import JobDep, State, StateDep
@@ -27,7 +28,7 @@ BATCH = 500
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
 
-@router.get("/events", response_class=EventSourceResponse, responses={204: {"description": "ended, nothing new"}})
+@router.get("/events", response_class=StreamingResponse, responses={204: {"description": "ended, nothing new"}})
 async def events(
     job: JobDep,
     state: StateDep,
