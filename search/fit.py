@@ -5,41 +5,31 @@ All problems are reported at once. Imports neither torch nor optuna: the HTTP pr
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-from compressors.datasets import dtype_problem, input_shape
-from compressors.descriptions import ColumnDescription, DatasetDescription, ModelDescription, TensorDescription
-from compressors.errors import InvalidData
-from search.spec import DataSpec, InputSpec, JobSpec
+from compressors.descriptions import DatasetDescription, ModelDescription
+from search.fit_data import check_datasets, check_inputs, check_rows, check_target
+from search.problems import Problem, shape_text
+from search.spec import JobSpec
 
-# Below this a part of the data says nothing about a model.
-MIN_ROWS = 10
+__all__ = ["Problem", "check_fit"]
+
 _CHANGING = ("structured_pruning", "quantization")
 _COMPRESSIBLE = ("Conv", "Linear")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """field: path into the job specification, e.g. 'data.inputs[0]'. message: value, limit and remedy."""
-
-    field: str
-    message: str
 
 
 def check_fit(
     spec: JobSpec, model: ModelDescription, datasets: Mapping[str, DatasetDescription]
 ) -> tuple[Problem, ...]:
     """Every reason why this job could not run; empty if it can. datasets: by the identifiers in `spec.data`."""
-    problems = [*_model(spec, model), *_techniques(spec, model), *_which_data(spec.data, datasets)]
+    problems = [*_model(spec, model), *_techniques(spec, model), *check_datasets(spec.data, datasets)]
     for role in ("train", "validation", "test"):
         name = getattr(spec.data, role)
         if name is not None and name in datasets:
-            problems += _inputs(spec.data, role, model, datasets[name])
-            problems += _target(spec.data, role, _classes(model), datasets[name])
+            problems += check_inputs(spec.data, role, model, datasets[name])
+            problems += check_target(spec.data, role, _classes(model), datasets[name])
     if spec.data.train in datasets:
-        problems += _rows(spec, datasets)
+        problems += check_rows(spec, datasets)
     return tuple(dict.fromkeys(problems))
 
 
@@ -58,7 +48,7 @@ def _model(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
             remedy = f'dynamic_shapes={{"{fixed.name}": {{0: torch.export.Dim("batch")}}}}'
             yield Problem(
                 "model",
-                f"the batch of input {fixed.name!r} is fixed at {fixed.shape[0]}, tuning and measuring need other sizes; "
+                f"the batch of input {fixed.name!r} is fixed at {fixed.shape[0]}, but tuning needs other sizes; "
                 f"export with {remedy}",
             )
     if len(model.outputs) != 1:
@@ -72,13 +62,13 @@ def _model(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
     if len(output.shape) != 2:
         yield Problem(
             "model",
-            f"the output has {len(output.shape)} dimensions {_text(output.shape)}, classification needs 2 "
+            f"the output has {len(output.shape)} dimensions {shape_text(output.shape)}, classification needs 2 "
             "(batch, classes); return one row of logits per sample",
         )
     elif output.shape[1] is None or output.shape[1] < 2:
         yield Problem(
             "model",
-            f"the output has shape {_text(output.shape)}; classification needs a fixed number of at least 2 classes",
+            f"the output has shape {shape_text(output.shape)}; classification needs a fixed number of classes, 2 or more",
         )
     if not output.dtype.startswith("float"):
         yield Problem("model", f"the output has dtype {output.dtype}; return the logits as float32, not the class")
@@ -88,8 +78,8 @@ def _techniques(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
     if not set(spec.allowed) & set(_CHANGING):
         yield Problem(
             "techniques",
-            f"{list(spec.allowed)} leaves size and speed as they are: distillation only tunes what another technique made "
-            f"smaller; add at least one of {', '.join(_CHANGING)}",
+            f"{list(spec.allowed)} leaves size and speed as they are: distillation only tunes what another technique "
+            f"made smaller; add at least one of {', '.join(_CHANGING)}",
         )
     if not any(layer.kind.startswith(_COMPRESSIBLE) for layer in model.layers):
         kinds = ", ".join(sorted({layer.kind for layer in model.layers})) or "none"
@@ -103,177 +93,3 @@ def _classes(model: ModelDescription) -> int | None:
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         return None
     return model.outputs[0].shape[1]
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-def _which_data(data: DataSpec, datasets: Mapping[str, DatasetDescription]) -> Iterator[Problem]:
-    for role in ("train", "validation", "test"):
-        name = getattr(data, role)
-        if name is not None and name not in datasets:
-            yield Problem(f"data.{role}", f"{name!r}: no such dataset; upload it with POST /v1/datasets")
-    if data.validation is not None and data.validation == data.train:
-        yield Problem(
-            "data.validation",
-            f"{data.validation!r} is the training data too; use validation_rows or validation_fraction to set rows aside",
-        )
-    if data.test is not None and data.test in (data.train, data.validation):
-        role = "training" if data.test == data.train else "validation"
-        yield Problem(
-            "data.test",
-            f"{data.test!r} is the {role} data too, the result would not be confirmed on unseen rows; leave test out or "
-            "upload rows of their own",
-        )
-
-
-def _inputs(data: DataSpec, role: str, model: ModelDescription, dataset: DatasetDescription) -> Iterator[Problem]:
-    columns = {column.name: column for column in dataset.columns}
-    if len(data.columns) != len(model.inputs):
-        takes = ", ".join(f"{t.name!r} {_text(t.shape)} {t.dtype}" for t in model.inputs)
-        yield Problem(
-            "data.inputs",
-            f"{len(data.columns)} columns for a model with {len(model.inputs)} inputs ({takes}); name one for each, in order",
-        )
-    for i, spec in enumerate(data.columns):
-        # Problems of the training data belong to the field that names the column, others to the field of the dataset.
-        field = f"data.inputs[{i}]" if role == "train" else f"data.{role}"
-        if spec.column == data.target and role == "train":
-            yield Problem(
-                field, f"{spec.column!r} is the target too; a model must not see its label; name another column"
-            )
-        column = columns.get(spec.column)
-        if column is None:
-            yield Problem(field, _missing(spec.column, dataset, role))
-            continue
-        yield from (Problem(field, message) for message in _bad_rows(column))
-        if len(data.columns) == len(model.inputs):
-            yield from (Problem(field, message) for message in _input_fits(spec, column, model.inputs[i]))
-
-
-def _input_fits(spec: InputSpec, column: ColumnDescription, tensor: TensorDescription) -> Iterator[str]:
-    problem = dtype_problem(column, tensor, spec.scale)
-    if problem is not None:
-        yield problem
-        if column.kind in ("text", "other"):
-            return
-    if spec.pad_to is not None and (column.kind == "image" or (column.shape is not None and len(column.shape) != 1)):
-        what = "images" if column.kind == "image" else f"rows of shape {_text(column.shape or ())}"
-        yield f"column {column.name!r}: pad_to={spec.pad_to} is for lists of numbers, these are {what}; leave it out"
-        return
-    try:
-        input_shape(column, tensor, spec.pad_to)
-    except InvalidData as error:
-        yield str(error)
-    limit = tensor.id_limit
-    low, high = column.minimum, column.maximum
-    if column.kind == "integer" and spec.scale is None and limit is not None and low is not None and high is not None:
-        if low < 0:
-            yield f"column {column.name!r} holds the id {low:g}; ids must lie in 0..{limit - 1}; shift them"
-        if high >= limit:
-            yield (
-                f"column {column.name!r} holds the id {high:g}; the model's input {tensor.name!r} looks up {limit} ids, "
-                f"0..{limit - 1}; use the tokenizer that belongs to the model"
-            )
-
-
-def _target(data: DataSpec, role: str, classes: int | None, dataset: DatasetDescription) -> Iterator[Problem]:
-    field = "data.target" if role == "train" else f"data.{role}"
-    column = next((column for column in dataset.columns if column.name == data.target), None)
-    if column is None:
-        yield Problem(field, _missing(data.target, dataset, role))
-        return
-    yield from (Problem(field, message) for message in _bad_rows(column))
-    name = f"column {column.name!r}"
-    if column.kind != "integer" or column.shape != ():
-        shape = (
-            "" if column.shape == () else f" of shape {_text(column.shape)}" if column.shape is not None else " lists"
-        )
-        yield Problem(field, f"{name} holds {column.dtype}{shape}; classification needs one integer per row, 0 upwards")
-        return
-    low, high = column.minimum, column.maximum
-    if low is not None and low < 0:
-        yield Problem(
-            field, f"{name} holds the label {low:g}; labels must not be negative; remove or renumber these rows"
-        )
-    if high is not None and classes is not None and high >= classes:
-        yield Problem(
-            field,
-            f"{name} holds the label {high:g}; the model knows {classes} classes, 0..{classes - 1}; renumber the labels",
-        )
-    if column.distinct == 1 and dataset.rows > 1:
-        yield Problem(field, f"{name} holds the label {low:g} in every row; at least 2 classes are needed; add rows")
-
-
-def _rows(spec: JobSpec, datasets: Mapping[str, DatasetDescription]) -> Iterator[Problem]:
-    data, rows = spec.data, datasets[spec.data.train].rows
-    left, parts = rows, ["tuning"]
-    if data.validation_rows is not None:
-        start, stop = data.validation_rows
-        if stop > rows:
-            yield Problem(
-                "data.validation_rows", f"{[start, stop]} ends after the last row; train has {rows} rows, 0..{rows - 1}"
-            )
-            return
-        left -= stop - start
-        yield from _enough("data.validation_rows", stop - start, "for validation", "widen the range")
-    elif data.validation_fraction is not None:
-        held = round(data.validation_fraction * rows)
-        left -= held
-        yield from _enough("data.validation_fraction", held, "for validation", "raise the fraction or add rows")
-    elif data.validation is None:
-        parts.append("validation")
-    if data.test is None:
-        parts.append("confirming the winner")
-    needed = MIN_ROWS * len(parts)
-    if left < needed:
-        field = next(
-            (f"data.{f}" for f in ("validation_rows", "validation_fraction") if getattr(data, f) is not None),
-            "data.train",
-        )
-        yield Problem(
-            field, f"{left} of {rows} rows are left for {' and '.join(parts)}; at least {needed} are needed; add rows"
-        )
-    for role in ("validation", "test"):
-        name = getattr(data, role)
-        if name is not None and name in datasets:
-            yield from _enough(f"data.{role}", datasets[name].rows, "", "add rows")
-    if spec.target.batch_size > rows:
-        yield Problem(
-            "target.batch_size", f"{spec.target.batch_size} is more than the {rows} rows of train; lower it or add rows"
-        )
-
-
-def _enough(field: str, rows: int, purpose: str, remedy: str) -> Iterator[Problem]:
-    if rows < MIN_ROWS:
-        yield Problem(field, f"{rows} rows{' ' if purpose else ''}{purpose}; at least {MIN_ROWS} are needed; {remedy}")
-
-
-def _bad_rows(column: ColumnDescription) -> Iterator[str]:
-    kinds = (
-        (column.nulls, "missing values"),
-        (column.non_finite, "NaN or infinite values"),
-        (column.unreadable, "images that do not decode"),
-    )
-    found = [f"{count} rows with {kind}" for count, kind in kinds if count]
-    if found:
-        yield (
-            f"column {column.name!r} has {' and '.join(found)}, the first bad row is {column.first_bad_row}; "
-            "remove or repair these rows and upload the data again"
-        )
-
-
-def _missing(name: str, dataset: DatasetDescription, role: str) -> str:
-    names = [column.name for column in dataset.columns]
-    near = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
-    known = ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return (
-        f"column {name!r} is not in the {role} data; {hint}It has {known}"
-        if hint
-        else (f"column {name!r} is not in the {role} data; it has {known}")
-    )
-
-
-def _text(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
