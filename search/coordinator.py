@@ -7,9 +7,9 @@ come out, so that every path can be driven from a test.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from compressors.recipe import Distillation, Recipe
 from search.choice import nearest_miss, ranked
@@ -161,9 +161,9 @@ class Coordinator:
             self.book.log("warning", f"group {name!r} is not pruned: {reason}")
         for trial in sorted(self.book.all, key=lambda t: t.number):
             self._resume(trial)
-        present = {t.origin for t in self.book.all}
-        for origin, recipe in self._proposals.cheap_recipes():
-            if origin not in present:
+        present = [t.recipe for t in self.book.of_origin("cheap", "floor")]
+        for origin, recipe in self._proposals.first_recipes():
+            if not any(_same_shape(recipe, other) for other in present):
                 number = self.book.next_number
                 self.book.begin(Trial(number=number, state="running", origin=origin, recipe=recipe.to_json()), 0)
                 self._queue.append(self._gate_work(self.book[number]))
@@ -226,7 +226,7 @@ class Coordinator:
     def _gate_reason(self, trial: Trial) -> str | None:
         """Why a shaped candidate is not scored, or None."""
         if trial.origin == "floor":
-            return "the smallest candidate: measured to see what the budget can reach"
+            return "a floor: measured to see what the budget can reach"
         if trial.violations:
             worst = max(trial.violations, key=lambda v: v.excess / v.limit)
             return f"{worst.field} {worst.value:.4g} is over {worst.limit:.4g}: never tuned"
@@ -293,11 +293,17 @@ class Coordinator:
     # -- the parts of a decision -----------------------------------------------------------------------------------
 
     def _impossible(self) -> Answer | None:
-        floor = self._floor
-        if floor is None or not floor.violations or any(t.feasible for t in self.book.all):
+        """A limit that every floor misses is out of reach."""
+        floors = self._floors
+        if not floors or any(t.feasible for t in self.book.all):
+            return None
+        out_of_reach = set.intersection(*({v.field for v in t.violations} for t in floors))
+        if not out_of_reach:
             return None
         return Answer(
-            "no candidate can meet the budget: the smallest one that the techniques allow misses it", impossible=True
+            f"no candidate can meet {' and '.join(sorted(out_of_reach))}: the smallest shapes that the techniques "
+            "allow miss it",
+            impossible=True,
         )
 
     def _as_good_as_it_gets(self) -> Answer | None:
@@ -362,7 +368,7 @@ class Coordinator:
 
     def _gate_work(self, trial: Trial) -> GateWork:
         assert self._proposals is not None
-        return self._proposals.gate_work(trial, self._floor, self.book.of_origin("cheap"))
+        return self._proposals.gate_work(trial, self._floors, self.book.of_origin("cheap"))
 
     def _score_work(self, number: int, rung: int, start: int, stop: int, seconds: float | None = None) -> ScoreWork:
         trial = self.book[number]
@@ -377,8 +383,8 @@ class Coordinator:
         )
 
     @property
-    def _floor(self) -> Trial | None:
-        return next((t for t in self.book.of_origin("floor") if t.latency is not None), None)
+    def _floors(self) -> list[Trial]:
+        return [t for t in self.book.of_origin("floor") if t.latency is not None]
 
     @property
     def _cheap_settled(self) -> bool:
@@ -405,6 +411,11 @@ class Coordinator:
             return 0
         proposed = sum(1 for t in self.book.all if t.knobs and t.state not in ("gated", "failed"))
         return max(0, min(2 * self.plan.candidates[0] - proposed, self.spec.search.max_trials - len(self.book)))
+
+
+def _same_shape(recipe: Recipe, document: Mapping[str, Any] | None) -> bool:
+    other = Recipe.from_json(document or {}) if document is not None else None
+    return other is not None and (other.pruning, other.quantization) == (recipe.pruning, recipe.quantization)
 
 
 def _carried_out(recipe: Recipe, samples: int) -> Recipe:

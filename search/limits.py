@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.profile import Profile
@@ -12,7 +12,7 @@ from search.work import Confirmed
 
 
 def explain(
-    spec: JobSpec, profile: Profile, floor: Trial | None, missed: tuple[Violation, ...], confirmed: Confirmed | None
+    spec: JobSpec, profile: Profile, floors: Sequence[Trial], missed: tuple[Violation, ...], confirmed: Confirmed | None
 ) -> list[dict[str, Any]]:
     """One entry per violated field: {field, limit, value, excess, explanation}."""
     return [
@@ -21,31 +21,32 @@ def explain(
             "limit": v.limit,
             "value": v.value,
             "excess": v.excess,
-            "explanation": _explanation(spec, profile, floor, v, confirmed),
+            "explanation": _explanation(spec, profile, floors, v, confirmed),
         }
         for v in missed
     ]
 
 
 def _explanation(
-    spec: JobSpec, profile: Profile, floor: Trial | None, missed: Violation, confirmed: Confirmed | None
+    spec: JobSpec, profile: Profile, floors: Sequence[Trial], missed: Violation, confirmed: Confirmed | None
 ) -> str:
     if missed.field == "max_metric_drop":
         return (
             f"the best candidate inside the cost limits loses {missed.value:.4g}; allow {missed.value:.4g}, loosen "
             "the limits on latency or size, or give the search more seconds to tune"
         )
-    if floor is None or floor.latency is None:
+    if not floors:
         return (
             f"with techniques {', '.join(spec.allowed)} this is the least that was measured; allow structured_pruning "
             "to remove channels"
         )
     if missed.field.startswith("latency"):
-        return _latency(spec, profile, floor, missed, confirmed.kernels if confirmed is not None else {})
-    least = floor.size_bytes or 0
+        fastest = min(floors, key=lambda t: t.latency.ratio if t.latency is not None else 9.0)
+        return _latency(spec, profile, fastest, missed, confirmed.kernels if confirmed is not None else {})
+    least = min(floors, key=lambda t: t.size_bytes or 0)
     return (
         f"the smallest candidate (every one of {len(profile.groups)} groups of channels at its least) still takes "
-        f"{least} bytes, {floor.size_ratio:.3f} of the uncompressed file; what remains are layers that no technique "
+        f"{least.size_bytes} bytes, {least.size_ratio:.3f} of the uncompressed file; what remains are layers that no technique "
         f"allowed here shrinks and the graph itself; set {missed.field} to at least {missed.value:.4g}"
     )
 
@@ -58,10 +59,10 @@ def _latency(spec: JobSpec, profile: Profile, floor: Trial, missed: Violation, k
     per_call = f", {1000 * floor.latency.p50_ms / calls:.1f} microseconds a kernel" if calls else ""
     count = f"the {calls} kernels that the depth of this network needs" if calls else "the kernels of this network"
     return (
-        f"the smallest candidate (every one of {len(profile.groups)} groups of channels at its least, "
-        f"{work:.1%} of the multiply-adds) still takes {floor.latency.p50_ms:.3g} ms, "
+        f"the fastest of the smallest candidates (all {len(profile.groups)} groups of channels cut, "
+        f"{work:.1%} of the multiply-adds left) still takes {floor.latency.p50_ms:.3g} ms, "
         f"{floor.latency.ratio:.3f} of the uncompressed model's {profile.baseline.latency_ms:.3g} ms: "
         f"{spec.target.runtime} runs {count} one after another{per_call}, whatever their width. Removing channels "
-        f"cannot go below that; set {missed.field} to at least {missed.value:.3g}, or start from a model with fewer "
+        f"does not go below that; set {missed.field} to at least {missed.value:.3g}, or start from a model with fewer "
         "layers"
     )

@@ -10,7 +10,7 @@ from search.profile import Profile
 from search.records import Trial
 from search.sampler import Sampler
 from search.sensitivity import Sensitivity
-from search.solver import smallest_keep
+from search.solver import floors
 from search.spec import JobSpec
 from search.work import Gated, GateWork
 
@@ -28,14 +28,15 @@ class Proposals:
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
 
-    def cheap_recipes(self) -> list[tuple[str, Recipe]]:
-        """(origin, recipe): what may be the answer without any tuning, and the floor that any budget rests on."""
+    def first_recipes(self) -> list[tuple[str, Recipe]]:
+        """(origin, recipe): what may be the answer without any tuning, and the floors that any budget rests on."""
         quantization = (Quantization(),) if self.space.quantization else ()
         found = [("cheap", Recipe(quantization))] if quantization else []
         if self.space.pruning:
-            keep = {n: c for n, c in smallest_keep(self.profile).items() if c < self.profile.sizes[n]}
             tuning = Distillation(alpha=Distillation().alpha if self.space.distillation else 0.0)
-            found.append(("floor", Recipe((StructuredPruning(keep=keep), tuning, *quantization))))
+            for shape in floors(self.profile):
+                keep = {n: c for n, c in shape.items() if c < self.profile.sizes[n]}
+                found.append(("floor", Recipe((StructuredPruning(keep=keep), tuning, *quantization))))
         return found
 
     def ask(self, number: int) -> Trial | None:
@@ -67,7 +68,7 @@ class Proposals:
             excess = {v.field: v.excess for v in trial.violations}
             self._sampler.tell(trial.number, trial.metric, excess or {"budget": 0.0})
 
-    def gate_work(self, trial: Trial, floor: Trial | None, cheap: list[Trial]) -> GateWork:
+    def gate_work(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> GateWork:
         """From the trial's recipe if it has one (cheap, floor), else from its knobs."""
         if trial.recipe is not None:
             recipe = Recipe.from_json(trial.recipe)
@@ -78,7 +79,7 @@ class Proposals:
             quantization=knobs_of.quantization(trial.knobs),
             keep=None if self.space.pruning else {},
             allocation=knobs_of.allocation(trial.knobs) if self.space.pruning else None,
-            limits=self._aim(trial, floor, cheap),
+            limits=self._aim(trial, at_floor, cheap),
             points=self.points,
             sensitivity=self.sensitivity,
         )
@@ -98,18 +99,20 @@ class Proposals:
             steps.append(quantization)
         return Recipe(tuple(steps))
 
-    def _aim(self, trial: Trial, floor: Trial | None, cheap: list[Trial]) -> Limits:
+    def _aim(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> Limits:
         """What a candidate is fitted to: the budget, or a point between the floor and the budget (or int8 alone)."""
         latency, size = self._limits.latency_ratio, self._limits.size_ratio
         if latency is not None:
             latency *= LATENCY_MARGIN
-        if "aim" not in trial.knobs or floor is None or floor.latency is None or floor.size_ratio is None:
+        if "aim" not in trial.knobs:
             return Limits(latency, size)
         aim = float(trial.knobs["aim"])
+        fastest = min((t.latency.ratio for t in at_floor if t.latency is not None), default=1.0)
+        smallest = min((t.size_ratio for t in at_floor if t.size_ratio is not None), default=1.0)
         loosest_latency = min((t.latency.ratio for t in cheap if t.latency is not None), default=1.0)
         loosest_size = min((t.size_ratio for t in cheap if t.size_ratio is not None), default=1.0)
         if self.spec.objective in ("latency", "pareto"):
-            latency = floor.latency.ratio ** (1 - aim) * min(latency or 9.0, loosest_latency) ** aim
+            latency = fastest ** (1 - aim) * min(latency or 9.0, loosest_latency) ** aim
         if self.spec.objective in ("size", "pareto"):
-            size = floor.size_ratio ** (1 - aim) * min(size or 9.0, loosest_size) ** aim
+            size = smallest ** (1 - aim) * min(size or 9.0, loosest_size) ** aim
         return Limits(latency, size)

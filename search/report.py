@@ -21,7 +21,7 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
     profile = coordinator.profile
     assert profile is not None
     trials = coordinator.book.all
-    floor = next((t for t in coordinator.book.of_origin("floor") if t.latency is not None), None)
+    floors = [t for t in coordinator.book.of_origin("floor") if t.latency is not None]
     missed = verdict.trial.violations if verdict.trial is not None else ()
     return {
         "version": REPORT_VERSION,
@@ -32,8 +32,8 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
         "winner": _winner(verdict),
         "test": _test(verdict),
         "parity": _parity(verdict),
-        "limits": explain(inputs.spec, profile, floor, missed, verdict.confirmed),
-        "floor": None if floor is None else floor.to_json(),
+        "limits": explain(inputs.spec, profile, floors, missed, verdict.confirmed),
+        "floors": [t.to_json() for t in floors],
         "sensitivity": None if coordinator.sensitivity is None else coordinator.sensitivity.table(),
         "groups": _groups(profile, verdict),
         "left_out": dict(profile.left_out),

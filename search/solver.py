@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.cost_prediction import CostModel, ShapeCosts
+from search.cost_prediction import KERNEL_BLOCK, CostModel, ShapeCosts
 from search.feasibility import Limits
 from search.profile import Profile
 from search.sensitivity import Sensitivity
@@ -53,9 +53,13 @@ def options(size: int, multiple: int) -> tuple[int, ...]:
     return tuple(sorted(counts | {size}, reverse=True))
 
 
-def smallest_keep(profile: Profile) -> dict[str, int]:
-    """The floor: every group at its smallest count."""
-    return {g.name: options(g.size, max(1, round(g.size * SMALLEST_SHARE)))[-1] for g in profile.groups}
+def floors(profile: Profile) -> tuple[dict[str, int], ...]:
+    """Shapes that mark what a budget can reach: every group at its smallest count, and every group at one block of
+    the vector kernels. The first is the smallest file; the second is often faster, since kernels fall back to slower
+    code below a block."""
+    smallest = {g.name: options(g.size, max(1, round(g.size * SMALLEST_SHARE)))[-1] for g in profile.groups}
+    block = {g.name: min(g.size, KERNEL_BLOCK) for g in profile.groups}
+    return (smallest,) if block == smallest or block == profile.sizes else (smallest, block)
 
 
 class Solver:

@@ -33,13 +33,13 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
         with bench.slot.exclusive():
             measured = measure(candidate, original, bench.latency_inputs, seed=bench.seed, seconds=MEASURE_SECONDS)
     with clock.stage("confirm_validation"):
-        outputs, target = bench.predict(path, bench.splits.validation)
+        outputs, target = bench.predict(path, bench.splits.validation, alone=True)
         metric = bench.task.metric(outputs, target)
     with clock.stage("parity"):
         max_error, agreement = _parity(bench, work, outputs)
     with clock.stage("test"):
-        test, test_target = bench.predict(path, bench.splits.test)
-        reference, _ = bench.predict(baseline, bench.splits.test)
+        test, test_target = bench.predict(path, bench.splits.test, alone=True)
+        reference, _ = bench.predict(baseline, bench.splits.test, alone=True)
         difference = bench.task.scores(test, test_target) - bench.task.scores(reference, test_target)
     content = path.read_bytes()
     return Confirmed(

@@ -19,12 +19,13 @@ from compressors.training import BATCH, Run, make_optimizer, tune
 from search.profile import Group, Profile
 from search.records import Baseline, Stage
 from search.work import Profiled
-from search.workbench import Workbench, clone
+from search.workbench import Array, Workbench, clone
 
 PARITY_TOLERANCE = 1e-3  # largest difference between the program and its export, relative to the largest output
 SPEED_STEPS = 3
 
 BASELINE_FILE = "baseline.onnx"
+SCORES_FILE = "scores.npy"
 
 
 def profile(bench: Workbench) -> Profiled:
@@ -41,6 +42,12 @@ def baseline_file(bench: Workbench) -> Path:
     return _entry(bench)[1] / BASELINE_FILE
 
 
+def baseline_scores(bench: Workbench) -> Array:
+    """(rows,) of the validation split: the uncompressed model's share in the metric, row by row."""
+    scores: Array = np.load(_entry(bench)[1] / SCORES_FILE)
+    return scores
+
+
 def _entry(bench: Workbench) -> tuple[dict[str, Any], Path, bool]:
     key = {"model": bench.inputs.model.sha256, **bench.data_key, **bench.target_key}
     return bench.cache.get_or_compute("profile", key, lambda folder: _compute(bench, folder))
@@ -54,7 +61,8 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
     parity = check_parity(program.module, session, bench.example, tolerance=PARITY_TOLERANCE)
     with bench.slot.exclusive():
         alone = measure(session, bench.session(path), bench.latency_inputs, seed=bench.seed)
-    outputs, target = bench.predict(path, bench.splits.validation)
+    outputs, target = bench.predict(path, bench.splits.validation, alone=True)
+    np.save(folder / SCORES_FILE, bench.task.scores(outputs, target))
     shapes = layer_shapes(program.module, bench.graph, bench.example)
     parameters = program.description.parameters
     baseline = Baseline(

@@ -21,11 +21,9 @@ from compressors.tasks import standard_error
 from compressors.training import Checkpoint, Run, make_optimizer, tune
 from search.stage_clock import StageClock
 from search.stage_gate import artifact_bytes
-from search.stage_profile import baseline_file
+from search.stage_profile import baseline_file, baseline_scores
 from search.work import Scored, ScoreWork
 from search.workbench import Workbench
-
-Array = npt.NDArray[Any]
 
 
 def artifact_path(trial: int) -> str:
@@ -178,24 +176,10 @@ def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, f
     def compute(folder: Path) -> dict[str, Any]:
         with clock.stage("score"):
             outputs, target = bench.predict(path, bench.splits.validation)
-            difference = bench.task.scores(outputs, target) - _baseline_scores(bench)
+            difference = bench.task.scores(outputs, target) - baseline_scores(bench)
             return {"metric": bench.task.metric(outputs, target), "error": standard_error(difference)}
 
     value, _, cached = bench.cache.get_or_compute("score", key, compute)
     if cached:
         clock.found("score")
     return value["metric"], value["error"]
-
-
-def _baseline_scores(bench: Workbench) -> Array:
-    """Per validation row, of the uncompressed model's file."""
-    key = {"model": bench.inputs.model.sha256, **bench.data_key}
-
-    def compute(folder: Path) -> dict[str, Any]:
-        outputs, target = bench.predict(baseline_file(bench), bench.splits.validation)
-        np.save(folder / "scores.npy", bench.task.scores(outputs, target))
-        return {}
-
-    _, entry, _ = bench.cache.get_or_compute("baseline_scores", key, compute)
-    scores: Array = np.load(entry / "scores.npy")
-    return scores

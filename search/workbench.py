@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,9 +149,12 @@ class Workbench:
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
-    def predict(self, path: Path, part: Part) -> tuple[Array, Array]:
-        """(outputs, targets) of the file at `path`, loaded from disk, over a split."""
-        session = self.runtime.load(path, self.threads)
+    def predict(self, path: Path, part: Part, *, alone: bool = False) -> tuple[Array, Array]:
+        """(outputs, targets) of the file at `path`, loaded from disk, over a split.
+
+        alone: no other process of the job works now, so that all cores may be used.
+        """
+        session = self.runtime.load(path, (os.cpu_count() or 1) if alone else self.threads)
         rows = self.rows(part.dataset)
         outputs = []
         for start in range(0, len(part.rows), SCORING_BATCH):
