@@ -68,7 +68,7 @@ def _model(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
     elif output.shape[1] is None or output.shape[1] < 2:
         yield Problem(
             "model",
-            f"the output has shape {shape_text(output.shape)}; classification needs a fixed number of classes, 2 or more",
+            f"the output has shape {shape_text(output.shape)}; classification needs 2 or more fixed classes",
         )
     if not output.dtype.startswith("float"):
         yield Problem("model", f"the output has dtype {output.dtype}; return the logits as float32, not the class")
