@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 from compressors.columns import describe_dataset
 from compressors.errors import InvalidData
@@ -18,6 +19,7 @@ from compressors.errors import InvalidData
 def main(path: str, memory_bytes: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    document: dict[str, Any]
     try:
         document = {"description": describe_dataset(Path(path)).to_json()}
     except InvalidData as error:

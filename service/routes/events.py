@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 
 from service.deps import JobDep, State, StateDep
 from service.jobs import TERMINAL, Jobs
@@ -44,7 +44,7 @@ async def events(
     if job.state in TERMINAL and after >= job.rev:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_stream(job.id, state, after), headers=headers)
+    return StreamingResponse(_stream(job.id, state, after), media_type="text/event-stream", headers=headers)
 
 
 async def _stream(job_id: str, state: State, after: int) -> AsyncIterator[bytes]:

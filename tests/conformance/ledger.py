@@ -98,7 +98,7 @@ class LedgerConformance:
         file = tmp_path / "model.onnx"
         file.write_bytes(b"onnx")
         seen = [job.revision()]
-        for write in (
+        writes: list[Callable[[], None]] = [
             lambda: ledger.put_baseline(
                 Baseline(metric=0.9, latency_ms=1.0, size_bytes=10, macs=5, parameters=2),
             ),
@@ -117,7 +117,8 @@ class LedgerConformance:
             lambda: ledger.put_artifact("winner", file),
             lambda: ledger.log("warning", "careful", 0),
             lambda: ledger.finish("succeeded", outcome="feasible", reason=None, report={"a": [1, None]}),
-        ):
+        ]
+        for write in writes:
             write()
             seen.append(job.revision())
         assert seen == sorted(set(seen)), "strictly rising"

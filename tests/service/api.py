@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,17 @@ import httpx
 import uvicorn
 
 from compressors.descriptions import (
-    ColumnDescription,
     DatasetDescription,
-    LayerDescription,
     ModelDescription,
-    TensorDescription,
 )
 from compressors.errors import InvalidData, UnsafeArchive
 from search.spec import JobSpec
 from service.app import create_app
 from service.database import Database
 from service.intake import Intake
-from service.jobs import Jobs
 from service.problems import FieldError
 from service.settings import Settings
-from tests.service.rows import MODEL, DATASET, add_inputs
+from tests.service.rows import DATASET, MODEL, add_inputs
 
 MODEL_BYTES = b"a model that the tests accept"
 DATASET_BYTES = b"a dataset that the tests accept"

@@ -55,9 +55,7 @@ def test_what_the_search_writes_is_shown(api: RunningApi) -> None:
     ledger = coordinator(api)
     ledger.put_baseline(Baseline(metric=0.9, latency_ms=2.0, size_bytes=100, macs=10, parameters=5))
     ledger.put_progress(Progress(stage="search", finished=3, running=2, gated=1, planned=40, elapsed_s=7.5, eta_s=60))
-    best = Best(
-        trial=2, metric=0.88, latency_ms=1, latency_ratio=0.5, size_bytes=40, size_ratio=0.4, feasible=True
-    )
+    best = Best(trial=2, metric=0.88, latency_ms=1, latency_ratio=0.5, size_bytes=40, size_ratio=0.4, feasible=True)
     ledger.put_best(best)
     job = api.client.get(f"/v1/jobs/{job_id}").json()
     assert job["state"] == "running"
@@ -145,9 +143,7 @@ def test_what_is_not_json_is_refused(sqlite_api: RunningApi) -> None:
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/trials", "/trials/0", "/front", "/events", "/artifact", "/report", "/logs"]
-)
+@pytest.mark.parametrize("path", ["", "/trials", "/trials/0", "/front", "/events", "/artifact", "/report", "/logs"])
 def test_an_unknown_job_is_a_404_problem_everywhere(sqlite_api: RunningApi, path: str) -> None:
     response = sqlite_api.client.get(f"/v1/jobs/nope{path}")
     assert response.status_code == 404
@@ -172,27 +168,29 @@ def test_jobs_are_listed_newest_first_page_by_page(api: RunningApi) -> None:
     assert list(fields(api.client.get("/v1/jobs", params={"state": "odd"}).json())) == ["state"]
 
 
-def test_a_waiting_job_is_paused_resumed_and_cancelled_at_once(api: RunningApi) -> None:
-    job_id = api.submit()
-    states = [api.client.post(f"/v1/jobs/{job_id}/{wish}") for wish in ("pause", "pause", "resume", "cancel", "cancel")]
+def test_a_waiting_job_is_paused_resumed_and_cancelled_at_once(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    states = [
+        sqlite_api.client.post(f"/v1/jobs/{job_id}/{wish}") for wish in ("pause", "pause", "resume", "cancel", "cancel")
+    ]
     assert [r.status_code for r in states] == [202] * 5
     assert [r.json()["state"] for r in states] == ["paused", "paused", "queued", "cancelled", "cancelled"]
     assert states[-1].json()["finished_at"] is not None
-    refused = api.client.post(f"/v1/jobs/{job_id}/resume")
+    refused = sqlite_api.client.post(f"/v1/jobs/{job_id}/resume")
     assert refused.status_code == 409
     assert "the job is cancelled" in refused.json()["detail"]
 
 
-def test_a_running_job_learns_what_its_owner_wants(api: RunningApi) -> None:
-    job_id = api.submit()
-    ledger = coordinator(api)
-    assert api.client.post(f"/v1/jobs/{job_id}/pause").json()["directive"] == "pause"
+def test_a_running_job_learns_what_its_owner_wants(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    ledger = coordinator(sqlite_api)
+    assert sqlite_api.client.post(f"/v1/jobs/{job_id}/pause").json()["directive"] == "pause"
     assert ledger.directive() == "pause"
-    assert api.client.post(f"/v1/jobs/{job_id}/resume").json()["directive"] == "run"
-    cancelled = api.client.post(f"/v1/jobs/{job_id}/cancel").json()
+    assert sqlite_api.client.post(f"/v1/jobs/{job_id}/resume").json()["directive"] == "run"
+    cancelled = sqlite_api.client.post(f"/v1/jobs/{job_id}/cancel").json()
     assert (cancelled["state"], cancelled["directive"]) == ("running", "cancel")
     assert ledger.directive() == "cancel"
-    assert api.client.post(f"/v1/jobs/{job_id}/resume").status_code == 409
+    assert sqlite_api.client.post(f"/v1/jobs/{job_id}/resume").status_code == 409
 
 
 def test_trials_changed_since_a_revision(api: RunningApi) -> None:
@@ -215,48 +213,48 @@ def test_trials_changed_since_a_revision(api: RunningApi) -> None:
     assert [t["number"] for t in front] == [1, 4]
 
 
-def test_one_trial_is_shown_whole(api: RunningApi) -> None:
-    job_id = api.submit()
-    coordinator(api).put_trial(make_trial(7))
-    trial = api.client.get(f"/v1/jobs/{job_id}/trials/7").json()
+def test_one_trial_is_shown_whole(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    coordinator(sqlite_api).put_trial(make_trial(7))
+    trial = sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/7").json()
     assert trial["latency"] == {"p50_ms": 1.0, "p90_ms": 1.2, "ratio": 0.4, "ratio_ci": [0.38, 0.42], "repeats": 50}
     assert trial["stages"][1] == {"name": "tune", "seconds": 3.0, "cached": True}
     assert trial["violations"] == [{"field": "size_ratio", "limit": 0.2, "value": 0.25, "excess": 0.05}]
     assert trial["fidelity"] == {"rung": 1, "samples": 500}
     assert trial["rev"] > 0
-    assert api.client.get(f"/v1/jobs/{job_id}/trials/8").status_code == 404
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/8").status_code == 404
 
 
-def test_log_lines_come_in_order(api: RunningApi) -> None:
-    job_id = api.submit()
-    ledger = coordinator(api)
+def test_log_lines_come_in_order(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    ledger = coordinator(sqlite_api)
     ledger.log("info", "profile")
     ledger.log("warning", "slow", 3)
-    page = api.client.get(f"/v1/jobs/{job_id}/logs").json()
+    page = sqlite_api.client.get(f"/v1/jobs/{job_id}/logs").json()
     assert [(x["level"], x["message"], x["trial"]) for x in page["items"]] == [
         ("info", "profile", None),
         ("warning", "slow", 3),
     ]
-    assert api.client.get(f"/v1/jobs/{job_id}/logs", params={"after": page["next"]}).json()["items"] == []
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/logs", params={"after": page["next"]}).json()["items"] == []
 
 
-def test_the_artifact_carries_its_hash_and_a_harmless_name(api: RunningApi, tmp_path: Path) -> None:
-    job_id = api.submit(name='a/../"b\u00e4')
-    early = api.client.get(f"/v1/jobs/{job_id}/artifact")
+def test_the_artifact_carries_its_hash_and_a_harmless_name(sqlite_api: RunningApi, tmp_path: Path) -> None:
+    job_id = sqlite_api.submit(name='a/../"b\u00e4')
+    early = sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact")
     assert (early.status_code, early.json()["type"]) == (409, "urn:bantam:problem:not-ready")
-    ledger = coordinator(api)
+    ledger = coordinator(sqlite_api)
     for which in ("winner", "baseline"):
         file = tmp_path / f"{which}.onnx"
         file.write_bytes(which.encode() * 1000)
-        ledger.put_artifact(which, file)  # type: ignore[arg-type]
-    response = api.client.get(f"/v1/jobs/{job_id}/artifact")
+        ledger.put_artifact(which, file)
+    response = sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact")
     assert response.content == b"winner" * 1000
     assert response.headers["Content-Type"] == "application/octet-stream"
     digest = base64.b64encode(hashlib.sha256(response.content).digest()).decode()
     assert response.headers["Digest"] == f"sha-256={digest}"
     assert response.headers["Content-Disposition"] == 'attachment; filename="a-..-b-winner.onnx"'
-    assert api.client.get(f"/v1/jobs/{job_id}/artifact?which=baseline").content == b"baseline" * 1000
-    assert api.client.get(f"/v1/jobs/{job_id}/artifact?which=other").status_code == 422
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact?which=baseline").content == b"baseline" * 1000
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact?which=other").status_code == 422
 
 
 def test_a_job_that_ended_without_a_winner_says_why(sqlite_api: RunningApi) -> None:
@@ -268,16 +266,16 @@ def test_a_job_that_ended_without_a_winner_says_why(sqlite_api: RunningApi) -> N
         assert "the data are gone" in response.json()["detail"]
 
 
-def test_the_report_comes_as_json_or_as_a_page(api: RunningApi) -> None:
-    job_id = api.submit()
-    ledger = coordinator(api)
-    assert api.client.get(f"/v1/jobs/{job_id}/report").status_code == 409
+def test_the_report_comes_as_json_or_as_a_page(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    ledger = coordinator(sqlite_api)
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/report").status_code == 409
     ledger.put_trial(make_trial(0))
     ledger.finish("succeeded", outcome="feasible", reason=None, report={"outcome": "feasible"})
     url = f"/v1/jobs/{job_id}/report"
-    assert api.client.get(url).json() == {"outcome": "feasible"}
-    page = api.client.get(url, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert sqlite_api.client.get(url).json() == {"outcome": "feasible"}
+    page = sqlite_api.client.get(url, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["Content-Type"].startswith("text/html")
     assert "<html" in page.text
-    plain = api.client.get(url, headers={"Accept": "text/html;q=0.5, application/json"})
+    plain = sqlite_api.client.get(url, headers={"Accept": "text/html;q=0.5, application/json"})
     assert plain.headers["Content-Type"] == "application/json"

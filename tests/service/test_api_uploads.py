@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,18 +96,18 @@ def test_what_is_no_upload_is_refused_with_the_remedy(sqlite_api: RunningApi) ->
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_file_over_the_limit_is_refused_while_it_arrives(
-    sqlite_settings: Settings, start_api: type[RunningApi], chunked: bool
+    sqlite_settings: Settings, start_api: Callable[[Settings], RunningApi], chunked: bool
 ) -> None:
     api = start_api(sqlite_settings.model_copy(update={"max_model_bytes": 100_000}))
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="m"\r\n\r\n'
 
-    def body() -> object:
+    def body() -> Iterator[bytes]:
         yield head
         for _ in range(40):
             yield b"x" * 10_000
         yield b"\r\n--b--\r\n"
 
-    content = body() if chunked else b"".join(body())  # type: ignore[arg-type, call-overload]
+    content = body() if chunked else b"".join(body())
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     response = api.client.post("/v1/models", content=content, headers=headers)
     assert response.status_code == 413
