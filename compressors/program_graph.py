@@ -232,6 +232,7 @@ class _Lowering:
             candidates.append(f"{path}_{kind.__name__.lower()}")
         candidates += [around] if around and not tensors else []
         candidates.append(node.name)
+        candidates = [_allowed(candidate) for candidate in candidates]
         taken = self.modules.keys() | self._stored_names()
         free = [candidate for candidate in candidates if candidate not in taken]
         return free[0] if free else _numbered(candidates[0], taken)
@@ -300,8 +301,9 @@ class _Lowering:
             return self._values[value]
         path = self._stored[value]
         if path not in self._reads:
-            self.attributes[path] = self._tensor(path)
-            self._reads[path] = self.graph.get_attr(path)
+            name = _allowed(path)
+            self.attributes[name] = self._tensor(path)
+            self._reads[path] = self.graph.get_attr(name)
         return self._reads[path]
 
     def _inplace(self, node: fx.Node, name: str) -> None:
@@ -370,6 +372,11 @@ def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Equal for tensors that are the same memory read in the same way."""
     return (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, str(tensor.device))
+
+
+def _allowed(name: str) -> str:
+    """`name` with an underscore after parts that GraphModule uses itself, such as 'graph' or 'type'."""
+    return ".".join(f"{part}_" if hasattr(fx.GraphModule, part) else part for part in name.split("."))
 
 
 def _numbered(name: str, taken: Iterable[str]) -> str:

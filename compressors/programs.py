@@ -15,14 +15,17 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from compressors.descriptions import LayerDescription, ModelDescription, TensorDescription
-from compressors.errors import ParityError, UnsupportedModel
+from compressors.errors import CompressorError, ParityError, UnsupportedModel
 from compressors.program_graph import lower_program
 from compressors.shape_recording import record_shapes
 
 PARITY_TOLERANCE = 1e-5
+# Outputs below this are taken as zero when errors are related to them.
+SMALLEST_SCALE = 1e-6
 # Length given to a dynamic dimension that is not the batch.
 FREE_LENGTH = 16
 _ID_PRESERVING = {
@@ -56,12 +59,15 @@ def load_program(path: Path) -> Program:
         program = torch.export.load(path)
     except Exception as error:
         raise UnsupportedModel(f"{path.name}: torch.export.load failed: {_first_line(error)}") from error
-    module, training = lower_program(program)
     try:
+        module, training = lower_program(program)
         description = describe(program, module)
+        # In training mode the program itself is random (dropout) and changes its statistics.
         if not training:
             check_parity(program, module, sample_inputs(description, batch=2, seed=0))
-    except RuntimeError as error:
+    except CompressorError:
+        raise
+    except Exception as error:
         raise UnsupportedModel(f"{path.name}: a forward pass failed: {_first_line(error)}") from error
     return Program(module, description)
 
@@ -75,12 +81,12 @@ def to_modules(program: ExportedProgram) -> fx.GraphModule:
 
 
 def check_parity(program: ExportedProgram, module: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> float:
-    """Largest difference between program and module, relative to the larger of 1 and the largest output.
+    """Largest difference between program and module, relative to the largest output (see `relative_error`).
 
     Raises ParityError above PARITY_TOLERANCE.
     """
     with torch.no_grad():
-        expected = [t for t in pytree.tree_leaves(program.module()(*inputs)) if isinstance(t, torch.Tensor)]
+        expected = _run_program(program, inputs)
         actual = pytree.tree_leaves(module(*inputs))
     error = max((relative_error(a, e) for a, e in zip(actual, expected, strict=True)), default=0.0)
     if not error <= PARITY_TOLERANCE:
@@ -92,15 +98,38 @@ def check_parity(program: ExportedProgram, module: fx.GraphModule, inputs: tuple
     return error
 
 
+def _run_program(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Tensors that the program returns. Its lifted graph is run as it is, free of guards and name clashes."""
+    remaining = iter(inputs)
+    values: list[Any] = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT:
+            is_tensor = isinstance(spec.arg, TensorArgument)
+            values.append(next(remaining) if is_tensor else getattr(spec.arg, "value", None))
+        else:
+            stored = program.state_dict.get(str(spec.target), program.constants.get(str(spec.target)))
+            values.append(stored)
+    returned = program.graph_module(*values)
+    specs = program.graph_signature.output_specs
+    return [
+        value
+        for spec, value in zip(specs, returned, strict=True)
+        if spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    ]
+
+
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """max |actual - expected| / max(1, max |expected|), equal infinities and NaNs in the same places count as 0."""
+    """max |actual - expected| / max |expected| over all values of one output, at least 0.
+
+    Equal infinities, and NaNs in the same places, count as no difference; other shapes or NaNs as infinity.
+    """
     if actual.shape != expected.shape:
         return math.inf
     if actual.numel() == 0:
         return 0.0
     a, e = actual.detach().to(torch.float64), expected.detach().to(torch.float64)
     difference = torch.where((a == e) | (a.isnan() & e.isnan()), 0.0, (a - e).abs())
-    scale = torch.where(e.isfinite(), e.abs(), 0.0).max().clamp(min=1.0)
+    scale = torch.where(e.isfinite(), e.abs(), 0.0).max().clamp(min=SMALLEST_SCALE)
     error = float(difference.max() / scale)
     return math.inf if math.isnan(error) else error
 
@@ -203,8 +232,8 @@ def _output_names(program: ExportedProgram) -> list[str]:
     count = len(program.graph_signature.user_outputs)
     if specification is not None:
         template: Any = pytree.tree_unflatten(list(range(count)), specification)
-        if isinstance(template, Mapping) and len(template) == count:
-            return [str(key) for key in template]
+        if isinstance(template, Mapping) and all(isinstance(place, int) for place in template.values()):
+            return [str(key) for key, _ in sorted(template.items(), key=lambda item: item[1])]
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 

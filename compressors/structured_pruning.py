@@ -65,10 +65,14 @@ def _unknown(name: str, graph: ChannelGraph) -> str:
 
 def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -> fx.GraphModule:
     """A new model without the removed units: weights sliced, sizes written into calls rewritten."""
-    kept = graph.kept(removed)
+    return _build(model, graph, graph.kept(removed), share=False)
+
+
+def _build(model: fx.GraphModule, graph: ChannelGraph, kept: Kept, *, share: bool) -> fx.GraphModule:
+    """share: tensors that lose nothing are the original's own instead of copies; for models that are only run."""
     new_graph = copy.deepcopy(model.graph)
     _rewrite_calls(new_graph, graph, kept)
-    slicer = _Slicer(model, graph, kept)
+    slicer = _Slicer(model, graph, kept, share=share)
     root = nn.Module()
     names = {str(node.target) for node in new_graph.find_nodes(op="call_module")}
     for name in sorted(names, key=lambda name: name.count(".")):
@@ -85,8 +89,9 @@ def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -
 class _Slicer:
     """Copies layers with only the kept channels; a tensor with two names is copied once."""
 
-    def __init__(self, model: fx.GraphModule, graph: ChannelGraph, kept: Kept) -> None:
+    def __init__(self, model: fx.GraphModule, graph: ChannelGraph, kept: Kept, *, share: bool) -> None:
         self._model = model
+        self._share = share
         self._graph = graph
         self._kept = kept
         self._copies: dict[int, torch.Tensor] = {}
@@ -98,7 +103,7 @@ class _Slicer:
                 keep = self._kept[units]
                 if not keep.all():
                     value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep)).to(value.device))
-            if value.data_ptr() == tensor.data_ptr():
+            if value.data_ptr() == tensor.data_ptr() and not self._share:
                 value = value.clone()
             is_parameter = isinstance(tensor, nn.Parameter)
             self._copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
@@ -203,7 +208,8 @@ def verified_groups(
     for name, size in graph.sizes.items():
         removed = {name: range(0, size - 1, 2) if size > 2 else [0]}
         try:
-            verify_pruned(model, graph, removed, remove_units(model, graph, removed), example_inputs)
+            pruned = _build(model, graph, graph.kept(removed), share=True)
+            verify_pruned(model, graph, removed, pruned, example_inputs)
         except (ParityError, RuntimeError, ValueError) as error:
             reasons[name] = str(error).strip().splitlines()[0]
     return graph.without(reasons)
