@@ -131,10 +131,10 @@ def open_rows(
 
     def source(column: InputColumn, tensor: TensorDescription) -> _Source:
         found = find(column.column)
-        shape = input_shape(found, tensor, column.pad_to)
         problem = dtype_problem(found, tensor, column.scale)
         if problem is not None:
             raise InvalidData(problem)
+        shape = input_shape(found, tensor, column.pad_to)
         channels = shape[0] if found.kind == "image" else None
         decoded = decoded_column(
             path, sha256, description.rows, found, channels=channels, pad_to=column.pad_to, cache=cache

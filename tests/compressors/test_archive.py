@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from compressors.archive import ArchiveLimits, check_archive, copy_archive
 from compressors.errors import UnsafeArchive
-from tests.files import (
+from tests.archives import (
     CONSTANTS,
     PROGRAM,
     SAMPLES,

@@ -14,7 +14,7 @@ import torch
 from compressors import intake
 from compressors.errors import UnsafeArchive, UnsupportedModel
 from compressors.intake import IntakeLimits, read_model
-from tests.files import SAMPLES, TinyNetwork, read_members, torch_payload, write_members, write_tiny_model
+from tests.archives import SAMPLES, TinyNetwork, read_members, torch_payload, write_members, write_tiny_model
 
 
 @pytest.fixture(scope="module")
