@@ -111,9 +111,12 @@ class Coordinator:
         """Why the search is over, or None while it is not."""
         if self._fatal is not None:
             return Answer(self._fatal, failed=True)
-        if self.profile is None or not self._cheap_settled:
+        if self.profile is None:
             return None
-        return self._impossible() or self._as_good_as_it_gets() or self._finished(now)
+        good = self._as_good_as_it_gets()
+        if good is not None or not self._cheap_settled:
+            return good
+        return self._impossible() or self._finished(now)
 
     def nearest(self) -> Trial | None:
         """The measured trial that misses the budget by least."""

@@ -46,8 +46,9 @@ def _explanation(
     least = min(floors, key=lambda t: t.size_bytes or 0)
     return (
         f"the smallest candidate (every one of {len(profile.groups)} groups of channels at its least) still takes "
-        f"{least.size_bytes} bytes, {least.size_ratio:.3f} of the uncompressed file; what remains are layers that no technique "
-        f"allowed here shrinks and the graph itself; set {missed.field} to at least {missed.value:.4g}"
+        f"{least.size_bytes} bytes, {least.size_ratio:.3f} of the uncompressed file; what remains "
+        f"are layers that no technique allowed here shrinks and the graph itself; "
+        f"set {missed.field} to at least {missed.value:.4g}"
     )
 
 
