@@ -23,6 +23,7 @@ from torch import fx
 from compressors.channel_layers import layer_layout
 from compressors.channel_rules import function_layout
 from compressors.channel_tracking import Ids, LayerChannels, Layout, Literal, Pieces, Tracker
+from compressors.errors import InvalidRecipe
 from compressors.module_tree import get_tensor
 from compressors.shape_recording import record_shapes
 
@@ -46,15 +47,16 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """Result of `analyse`; refers to nodes and tensors by name, so it holds for copies of the model too.
+    """Result of `analyse`; refers to nodes and tensors by name, so it holds for deep copies of the model too.
 
     Everything that is called ids in `channel_tracking` is a unit number here, 0 <= unit < units.
-    members: units of each group. left_out: reason per group that must not be used. layouts: per node, dimension and
+    nodes: names of the model's nodes. members: units of each group. left_out: reason per group that must not be used. layouts: per node, dimension and
     units per position of each tensor it yields. axes: per stored tensor, units along its sliced dimensions.
     """
 
     groups: tuple[ChannelGroup, ...]
     units: int
+    nodes: tuple[str, ...]
     members: Mapping[str, Units]
     layouts: Mapping[str, tuple[tuple[int, Units] | None, ...]]
     axes: Mapping[str, Mapping[int, Units]]
@@ -71,6 +73,16 @@ class ChannelGraph:
 
     def group(self, name: str) -> ChannelGroup:
         return next(group for group in self.groups if group.name == name)
+
+    def check(self, module: fx.GraphModule) -> None:
+        """Raises InvalidRecipe if `module` is not the model that was analysed, or has been pruned since."""
+        same = tuple(node.name for node in module.graph.nodes) == self.nodes
+        for name, by_axis in self.axes.items() if same else ():
+            tensor = get_tensor(module, name)
+            same = same and tensor is not None
+            same = same and all(tensor.shape[axis] == len(units) for axis, units in by_axis.items())
+        if not same:
+            raise InvalidRecipe("the channel graph is another model's: analyse this model before it is pruned")
 
     def kept(self, removed: Mapping[str, Iterable[int]]) -> Kept:
         """Mask over all units. removed: per group, indices (0 <= index < size) of the units that go."""
@@ -157,7 +169,8 @@ def _graph(tracker: Tracker) -> ChannelGraph:
         for name, layer in layers.items()
         if layer.produces and int(layer.outputs[0]) in reasons
     }
-    return ChannelGraph(groups, units, members, layouts, axes, layers, literals, pieces, protected)
+    nodes = tuple(node.name for node in tracker.module.graph.nodes)
+    return ChannelGraph(groups, units, nodes, members, layouts, axes, layers, literals, pieces, protected)
 
 
 def _components(tracker: Tracker) -> Ids:

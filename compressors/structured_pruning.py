@@ -64,7 +64,11 @@ def _unknown(name: str, graph: ChannelGraph) -> str:
 
 
 def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -> fx.GraphModule:
-    """A new model without the removed units: weights sliced, sizes written into calls rewritten."""
+    """A new model without the removed units: weights sliced, sizes written into calls rewritten.
+
+    Raises InvalidRecipe if `graph` is not of this very model.
+    """
+    graph.check(model)
     return _build(model, graph, graph.kept(removed), share=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from typing import Any
@@ -158,6 +159,17 @@ def test_wrong_recipes_are_refused(keep: dict[str, int], message: str) -> None:
     model, inputs = load("plain_cnn")
     with pytest.raises(InvalidRecipe, match=message):
         apply(model, StructuredPruning(keep=keep), Context(example_inputs=inputs))
+
+
+def test_the_graph_of_another_model_is_refused() -> None:
+    model, inputs = load("option_a_resnet")
+    graph = analyse(model, inputs)
+    keep = StructuredPruning(keep={"conv1": 2})
+    pruned = prune(model, keep, Context(example_inputs=inputs, graph=graph))
+    assert prune(copy.deepcopy(model), keep, Context(example_inputs=inputs, graph=graph)).code == pruned.code
+    for other in (pruned, load("densenet")[0]):
+        with pytest.raises(InvalidRecipe, match="another model"):
+            remove_units(other, graph, {"conv1": [0]})
 
 
 def test_random_importance_follows_the_seed() -> None:
