@@ -122,11 +122,17 @@ class Emission:
         return self.named(f"{self.prefix}.{name}" if self.prefix else name, array_of(tensor))
 
     def named(self, name: str, content: Array) -> str:
-        """An initialiser under `name`; a second call with the same name returns the first."""
-        if name not in self.initializers:
-            self.reserve(name)
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(content), name)
-        return name
+        """An initialiser under `name`. The same content again returns the first; other content (a layer that is called
+        twice and quantised differently) gets a number behind the name."""
+        array = np.asarray(content)
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        chosen, number = name, 1
+        while chosen in self.initializers and not _same(self.initializers[chosen], tensor):
+            chosen, number = f"{name}_{number}", number + 1
+        if chosen not in self.initializers:
+            tensor.name = chosen
+            self.initializers[self.reserve(chosen)] = tensor
+        return chosen
 
     def constant(self, content: Array) -> str:
         """An initialiser with a short name; equal constants share one."""
@@ -168,6 +174,11 @@ class Emission:
 
     def cast(self, name: str, dtype: torch.dtype) -> str:
         return self.add("Cast", name, to=ELEMENT_TYPES[dtype])
+
+
+def _same(one: TensorProto, other: TensorProto) -> bool:
+    """Equal but for the name."""
+    return bool(one.raw_data == other.raw_data and one.dims == other.dims and one.data_type == other.data_type)
 
 
 def array_of(tensor: Tensor) -> Array:

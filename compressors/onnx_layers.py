@@ -118,17 +118,23 @@ def layer_norm(emission: Emission, layer: nn.LayerNorm, x: Value) -> str:
 
 @emits(nn.GroupNorm)
 def group_norm(emission: Emission, layer: nn.GroupNorm, x: Value) -> str:
-    channels = layer.num_channels
-    gain = layer.weight if layer.weight is not None else torch.ones(channels)
-    shift = layer.bias if layer.bias is not None else torch.zeros(channels)
-    return emission.add(
-        "GroupNormalization",
-        x,
-        emission.parameter("weight", gain),
-        emission.parameter("bias", shift),
-        num_groups=layer.num_groups,
+    # The runtime has a kernel for InstanceNormalization and expands GroupNormalization into a dozen operators.
+    groups, channels = layer.num_groups, layer.num_channels
+    unit, zero = np.ones(groups, dtype=np.float32), np.zeros(groups, dtype=np.float32)
+    grouped = emission.add("Reshape", x, emission.ints([0, groups, -1]))
+    normed = emission.add(
+        "InstanceNormalization",
+        grouped,
+        emission.constant(unit),
+        emission.constant(zero),
         epsilon=float(layer.eps),
     )
+    result = emission.add("Reshape", normed, emission.ints([0, *x.shape[1:]]))
+    if layer.weight is None:
+        return result
+    spread = [channels, *[1] * (x.rank - 2)]
+    scaled = emission.add("Mul", result, emission.parameter("weight", layer.weight.reshape(spread)))
+    return emission.add("Add", scaled, emission.parameter("bias", layer.bias.reshape(spread)))
 
 
 @emits(nn.Embedding)
@@ -194,6 +200,12 @@ def adaptive_max_pool(emission: Emission, layer: Any, x: Value) -> str:
     if layer.return_indices:
         raise UnsupportedModel("AdaptiveMaxPool with return_indices=True is not exported")
     return _adaptive(emission, x, "MaxPool")
+
+
+@emits(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
+def functional_adaptive_max_pool(emission: Emission, x: Value, output_size: Sequence[int]) -> tuple[str, str]:
+    """Values without indices; export refuses a graph that reads the latter."""
+    return _adaptive(emission, x, "MaxPool"), ""
 
 
 def _adaptive(emission: Emission, x: Value, op: str) -> str:

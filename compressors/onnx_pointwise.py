@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from compressors.errors import UnsupportedModel
-from compressors.onnx_emission import ELEMENT_TYPES, Emission, Emitter, Size, Value, emits
+from compressors.onnx_emission import Emission, Emitter, Size, Value, emits
 
 aten: Any = torch.ops.aten
 
@@ -217,9 +216,6 @@ def where(emission: Emission, condition: Value, x: Operand, y: Operand) -> str:
 @emits(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 def masked_fill(emission: Emission, x: Value, mask: Value, number: Operand) -> str:
     dtype = emission.result.dtype
-    if isinstance(number, float) and math.isinf(number):
-        # Softmax of a row that is masked everywhere must stay what torch makes of it, so infinity is kept.
-        number = float(number)
     return emission.add("Where", mask, operand(emission, number, dtype), operand(emission, x, dtype))
 
 
@@ -246,10 +242,3 @@ def cumulative_sum(emission: Emission, x: Value, dim: int, dtype: Any = None) ->
 def unchanged(emission: Emission, x: Value, *args: Any, **kwargs: Any) -> str:
     """What does nothing in eval mode or only concerns memory."""
     return x.name
-
-
-def element_type(dtype: torch.dtype) -> int:
-    """ONNX's number of a dtype. Raises UnsupportedModel for one that the runtime does not have."""
-    if dtype not in ELEMENT_TYPES:
-        raise UnsupportedModel(f"dtype {dtype}: known are {sorted(str(known) for known in ELEMENT_TYPES)}")
-    return ELEMENT_TYPES[dtype]

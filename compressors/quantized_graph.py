@@ -146,10 +146,11 @@ class QuantizedGraph:
 
     def copy_node(self, node: onnx.NodeProto) -> None:
         """Takes a node over in float32."""
+        real = self._unpaired if self.view.layer_name(node) is not None else self.real
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
         del copied.input[:]
-        copied.input.extend(self.real(name) if name else "" for name in node.input)
+        copied.input.extend(real(name) if name else "" for name in node.input)
         self.emission.nodes.append(copied)
         for name in node.output:
             self.set_real(name)
@@ -164,6 +165,19 @@ class QuantizedGraph:
         inputs = [source.name, *(self.real(name) if name else "" for name in node.input[1:])]
         moved = onnx.helper.make_node(node.op_type, inputs, names, domain=node.domain, **attributes(node))
         self.emission.nodes.append(moved)
+
+    def _unpaired(self, name: str) -> str:
+        """`name` as float32 for a layer with weights. ONNX Runtime 1.32 takes DequantizeLinear, layer, QuantizeLinear
+        for a wish to quantise the layer's float weights (per tensor), so the same numbers come by plain arithmetic."""
+        if name not in self._integers or name in self._floats:
+            return self.real(name)
+        source = self._integers[name]
+        emission = self.emission
+        result = emission.add("Cast", source.name, to=onnx.TensorProto.FLOAT)
+        if source.zero_point:
+            result = emission.add("Sub", result, self.scale(source.zero_point))
+        self._floats[name] = emission.add("Mul", result, self.scale(source.scale))
+        return self._floats[name]
 
     def _quantize(self, name: str) -> Quantized:
         scale, zero_point = affine(*self.range_of(name))

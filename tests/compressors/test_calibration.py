@@ -1,0 +1,106 @@
+"""Ranges are what the data say, and no wider than the observer wants."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compressors.calibration import collect_ranges, placeholder_ranges
+from compressors.errors import InvalidData
+from compressors.onnx_export import export_onnx
+from compressors.programs import to_modules
+from compressors.quantized_graph import affine
+from compressors.recipe import Observer
+from tests.models import example_inputs, exported
+
+
+def scaled_model() -> onnx.ModelProto:
+    """y = relu(2 x), z = flatten(y)."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["x", "two"], ["doubled"]),
+            helper.make_node("Relu", ["doubled"], ["y"]),
+            helper.make_node("Flatten", ["y"], ["z"]),
+            helper.make_node("Neg", ["z"], ["output"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, 500])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 1000])],
+        [numpy_helper.from_array(np.array(2, dtype=np.float32), "two")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def test_min_max_spans_all_batches() -> None:
+    batches = [(np.full((1, 2, 500), number, dtype=np.float32),) for number in (-3.0, 1.0, 5.0)]
+    ranges = collect_ranges(scaled_model(), batches, "min_max")
+    assert ranges["x"] == (-3.0, 5.0)
+    assert ranges["y"] == (0.0, 10.0)
+    assert ranges["z"] == ranges["y"], "moved numbers keep their range"
+    assert ranges["output"] == (-10.0, 0.0)
+    assert "doubled" not in ranges, "what only a Relu reads is never stored"
+
+
+def test_the_percentile_cuts_outliers() -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2, 500)).astype(np.float32)
+    x[0, 0, 0] = 100.0
+    batches = [(x[i : i + 25],) for i in range(0, 100, 25)]
+    low, high = collect_ranges(scaled_model(), batches, "percentile")["y"]
+    assert 5.0 < high < 20.0
+    assert low == pytest.approx(0.0, abs=0.1)
+    assert collect_ranges(scaled_model(), batches, "min_max")["y"] == (0.0, 200.0)
+
+
+def rounding_error(x: npt.NDArray[np.float32], low: float, high: float) -> float:
+    scale, zero_point = affine(low, high)
+    stored = np.clip(np.round(x / scale) + zero_point, 0, 255)
+    return float(np.mean((x - (stored - zero_point) * scale) ** 2))
+
+
+def test_mse_clips_heavy_tails_to_the_least_error() -> None:
+    x = np.random.default_rng(0).laplace(size=(2000, 2, 500)).astype(np.float32)
+    batches = [(part,) for part in np.split(x, 10)]
+    chosen = collect_ranges(scaled_model(), batches, "mse")["x"]
+    widest = (float(x.min()), float(x.max()))
+    assert chosen[1] < 0.95 * widest[1]
+    assert rounding_error(x, *chosen) < 0.9 * rounding_error(x, *widest)
+    for factor in (0.9, 1.1):
+        assert rounding_error(x, *chosen) < rounding_error(x, chosen[0] * factor, chosen[1] * factor) * 1.01
+
+
+@pytest.mark.parametrize("observer", ["percentile", "mse"])
+def test_uniform_data_keep_their_range(observer: Observer) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, size=(50, 2, 500)).astype(np.float32)
+    low, high = collect_ranges(scaled_model(), [(x,)], observer)["x"]
+    assert low == pytest.approx(-1, abs=0.02)
+    assert high == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("observer", ["min_max", "percentile", "mse"])
+def test_constant_activations_are_no_special_case(observer: Observer) -> None:
+    ranges = collect_ranges(scaled_model(), [(np.zeros((2, 2, 500), dtype=np.float32),)], observer)
+    low, high = ranges["y"]
+    assert low <= 0 <= high < 0.01
+
+
+def test_the_split_into_batches_does_not_matter() -> None:
+    x = np.random.default_rng(0).normal(size=(24, 2, 500)).astype(np.float32)
+    one = collect_ranges(scaled_model(), [(x,)], "percentile")
+    many = collect_ranges(scaled_model(), ((x[i : i + 5],) for i in range(0, 24, 5)), "percentile")
+    assert one == many
+
+
+def test_placeholders_name_what_calibration_names() -> None:
+    model = export_onnx(to_modules(exported("densenet")), example_inputs("densenet"))
+    inputs = [tuple(x.numpy() for x in example_inputs("densenet"))]
+    assert set(collect_ranges(model, inputs, "min_max")) <= set(placeholder_ranges(model))
+
+
+def test_no_data_and_bad_data_are_refused() -> None:
+    with pytest.raises(InvalidData, match="at least one batch"):
+        collect_ranges(scaled_model(), [], "min_max")
+    with pytest.raises(InvalidData, match="not finite"):
+        collect_ranges(scaled_model(), [(np.full((1, 2, 500), np.nan, dtype=np.float32),)], "min_max")
