@@ -101,15 +101,7 @@ def _damage_as_invalid(what: str) -> Iterator[None]:
         yield
     except InvalidData:
         raise
-    except (
-        pa.ArrowException,
-        SafetensorError,
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGE as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise InvalidData(f"{what} cannot be read ({reason[0][:160]}); write the file again and upload it") from None
 
