@@ -50,8 +50,9 @@ class ChannelGraph:
     """Result of `analyse`; refers to nodes and tensors by name, so it holds for deep copies of the model too.
 
     Everything that is called ids in `channel_tracking` is a unit number here, 0 <= unit < units.
-    nodes: names of the model's nodes. members: units of each group. left_out: reason per group that must not be used. layouts: per node, dimension and
-    units per position of each tensor it yields. axes: per stored tensor, units along its sliced dimensions.
+    nodes: names of the model's nodes. members: units of each group. left_out: reason per group that must not be used.
+    layouts: per node, dimension and units per position of each tensor it yields. axes: per stored tensor, units along
+    its sliced dimensions.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -79,8 +80,8 @@ class ChannelGraph:
         same = tuple(node.name for node in module.graph.nodes) == self.nodes
         for name, by_axis in self.axes.items() if same else ():
             tensor = get_tensor(module, name)
-            same = same and tensor is not None
-            same = same and all(tensor.shape[axis] == len(units) for axis, units in by_axis.items())
+            sizes = {} if tensor is None else {axis: tensor.shape[axis] for axis in by_axis}
+            same = same and sizes == {axis: len(units) for axis, units in by_axis.items()}
         if not same:
             raise InvalidRecipe("the channel graph is another model's: analyse this model before it is pruned")
 

@@ -1,14 +1,8 @@
-"""Turns an exported program's graph into modules under their original names plus plain ATen functions.
-
-A layer is named after its weight ('net.conv1.weight' makes 'net.conv1'); a layer without weights after the module that
-the exporter saw around the call; failing both, after the node. One weight used twice in the same way is one module
-called twice; one weight used in different ways is several modules that share the Parameter.
-"""
+"""Turns an exported program's graph into modules under their original names plus plain ATen functions."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind, SymIntArgument, 
 from compressors.aten_modules import LayerCall, operator_name, read_layer
 from compressors.errors import UnsupportedModel
 from compressors.module_tree import has_attribute, place
+from compressors.program_layers import ProgramLayers, allowed_name
 
 _STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 _INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -44,8 +39,6 @@ class _Lowering:
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
         self.graph = fx.Graph()
-        self.modules: dict[str, nn.Module] = {}
-        self.attributes: dict[str, torch.Tensor] = {}
         self.training = False
         # What each source node became: a node of the new graph, or a literal, or a tuple of those.
         self._values: dict[fx.Node, Any] = {}
@@ -54,8 +47,8 @@ class _Lowering:
         self._mutated_statistics: set[fx.Node] = set()
         self._stored: dict[fx.Node, str] = {}
         self._reads: dict[str, fx.Node] = {}
-        self._layers: dict[tuple[Any, ...], str] = {}
-        self._copies: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._attributes: dict[str, torch.Tensor] = {}
+        self._layers = ProgramLayers(program)
 
     def lower(self) -> None:
         source = self.program.graph
@@ -74,11 +67,11 @@ class _Lowering:
         root = nn.Module()
         used = {str(node.target) for node in self.graph.nodes if node.op == "call_module"}
         for name in sorted(used, key=lambda name: name.count(".")):
-            place(root, name, self.modules[name])
+            place(root, name, self._layers.modules[name])
         read = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
         for name in sorted(read):
             if not has_attribute(root, name):
-                place(root, name, self.attributes[name])
+                place(root, name, self._attributes[name])
         model = fx.GraphModule(root, self.graph, class_name="Program")
         return model.eval()
 
@@ -106,7 +99,7 @@ class _Lowering:
                 value = operator.attrgetter(str(node.target))(owner)
                 if isinstance(value, torch.Tensor):
                     self._stored[node] = str(node.target)
-                    self.attributes[str(node.target)] = value
+                    self._layers.constants[str(node.target)] = value
             elif node.op != "placeholder" and str(node.target) != _GUARDS:
                 raise UnsupportedModel(f"node {node.name!r} is a {node.op}: export the model with torch.export")
         raise UnsupportedModel("the program's graph has no output node")
@@ -203,89 +196,10 @@ class _Lowering:
     def _layer(self, node: fx.Node, layer: LayerCall) -> None:
         self.training |= layer.training
         tensors = {attribute: self._stored[tensor] for attribute, tensor in layer.tensors.items()}
-        key: tuple[Any, ...] = (layer.kind, _frozen(layer.options), _frozen(tensors))
-        if not tensors:
-            key = (*key, self._around(node, layer.kind) or node.name)
-        if key not in self._layers:
-            name = self._layer_name(node, layer.kind, tensors)
-            self._layers[key] = name
-            self.modules[name] = self._module(layer, name, tensors)
-        call = self.graph.call_module(self._layers[key], (self._argument(layer.input),))
-        self._values[node] = call
+        name = self._layers.name(node, layer, tensors, set(self._stored.values()))
+        self._values[node] = self.graph.call_module(name, (self._argument(layer.input),))
         if layer.first_of_tuple:
             self._first_only.add(node)
-
-    def _layer_name(self, node: fx.Node, kind: type[nn.Module], tensors: Mapping[str, str]) -> str:
-        around = self._around(node, kind)
-        candidates: list[str] = []
-        for attribute in ("weight", "running_mean"):
-            if attribute not in tensors:
-                continue
-            path = tensors[attribute]
-            if around is not None and self._same_tensor(f"{around}.{attribute}", path):
-                candidates.append(around)
-            owner, _, leaf = path.rpartition(".")
-            if leaf == attribute and owner:
-                candidates.append(owner)
-            elif leaf.endswith(f"_{attribute}"):
-                candidates.append(path.removesuffix(f"_{attribute}"))
-            candidates.append(f"{path}_{kind.__name__.lower()}")
-        candidates += [around] if around and not tensors else []
-        candidates.append(node.name)
-        candidates = [_allowed(candidate) for candidate in candidates]
-        taken = self.modules.keys() | self._stored_names()
-        free = [candidate for candidate in candidates if candidate not in taken]
-        return free[0] if free else _numbered(candidates[0], taken)
-
-    def _stored_names(self) -> set[str]:
-        return set(self._stored.values())
-
-    def _around(self, node: fx.Node, kind: type[nn.Module]) -> str | None:
-        """Name of the module that the exporter saw around the call, if it is of the layer's own kind."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        if not stack:
-            return None
-        name, type_name = str(stack[-1][0]).split("@")[0], stack[-1][1]
-        type_name = type_name if isinstance(type_name, str) else getattr(type_name, "__name__", "")
-        return name if name and type_name.rpartition(".")[2] == kind.__name__ else None
-
-    def _same_tensor(self, path: str, other: str) -> bool:
-        state = self.program.state_dict
-        if path == other:
-            return True
-        return path in state and other in state and _identity(state[path]) == _identity(state[other])
-
-    def _module(self, layer: LayerCall, name: str, tensors: Mapping[str, str]) -> nn.Module:
-        # On the meta device construction allocates and initialises nothing.
-        with torch.device("meta"):
-            module = layer.kind(**layer.options)
-        for attribute, path in tensors.items():
-            value = self._tensor(path)
-            if attribute in module._parameters:
-                module._parameters[attribute] = (
-                    value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
-                )
-            else:
-                module._buffers[attribute] = value.detach()
-        if module._buffers.get("num_batches_tracked") is not None:
-            path = f"{tensors['running_mean'].rpartition('.')[0]}.num_batches_tracked"
-            known = path in self.program.state_dict
-            module._buffers["num_batches_tracked"] = self._tensor(path) if known else torch.zeros((), dtype=torch.long)
-        return module
-
-    def _tensor(self, path: str) -> torch.Tensor:
-        """A copy of a stored tensor, the same object for every name of a tied one."""
-        value = self.program.state_dict.get(path)
-        if value is None:
-            value = self.attributes.get(path, self.program.constants.get(path))
-        if not isinstance(value, torch.Tensor):
-            raise UnsupportedModel(f"constant {path!r} is a {type(value).__name__}: only tensors can be stored")
-        key = (*_identity(value), isinstance(value, nn.Parameter))
-        if key not in self._copies:
-            copy = value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-            is_parameter = isinstance(value, nn.Parameter)
-            self._copies[key] = nn.Parameter(copy, requires_grad=value.requires_grad) if is_parameter else copy
-        return self._copies[key]
 
     def _argument(self, argument: Any) -> Any:
         return fx.node.map_aggregate(argument, self._value)
@@ -301,8 +215,8 @@ class _Lowering:
             return self._values[value]
         path = self._stored[value]
         if path not in self._reads:
-            name = _allowed(path)
-            self.attributes[name] = self._tensor(path)
+            name = allowed_name(path)
+            self._attributes[name] = self._layers.tensor(path)
             self._reads[path] = self.graph.get_attr(name)
         return self._reads[path]
 
@@ -363,22 +277,3 @@ def _may_alias(node: fx.Node) -> bool:
         return node.op == "call_function"
     views = any(result.alias_info is not None and not result.alias_info.is_write for result in target._schema.returns)
     return views or "dropout" in target._schema.name
-
-
-def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(options.items()))
-
-
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that are the same memory read in the same way."""
-    return (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, str(tensor.device))
-
-
-def _allowed(name: str) -> str:
-    """`name` with an underscore after parts that GraphModule uses itself, such as 'graph' or 'type'."""
-    return ".".join(f"{part}_" if hasattr(fx.GraphModule, part) else part for part in name.split("."))
-
-
-def _numbered(name: str, taken: Iterable[str]) -> str:
-    names = set(taken)
-    return next(f"{name}_{i}" for i in range(1, len(names) + 2) if f"{name}_{i}" not in names)
