@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -90,7 +92,9 @@ def write_study(trials: Sequence[Json], storage: BaseStorage, name: str) -> optu
     """Running trials are left out. Raises DuplicatedStudyError if the storage has a study of this name."""
     done = [t for t in trials if t["state"] != "running"]
     study = optuna.create_study(storage=storage, study_name=name, directions=list(OBJECTIVES.values()))
-    study.set_metric_names(list(OBJECTIVES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the names of the objectives are an experiment of Optuna
+        study.set_metric_names(list(OBJECTIVES))
     distributions = distributions_of([knobs_of(t) for t in done])
     study.add_trials([frozen(t, distributions) for t in done])
     return study
@@ -123,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = options.study_name or f"bantam-{job_id}"
     try:
         study = write_study(trials, open_storage(options.output), name)
-    except optuna.exceptions.DuplicatedStudyError:
+    except DuplicatedStudyError:
         complain(f"{options.output} holds a study {name!r} already; give another --output or --study-name")
         return FAILED
     print(f"wrote {len(study.trials)} trials to {options.output} as study {name}")

@@ -49,7 +49,14 @@ export function jobView(id, { onProblem, onLink, onTitle }) {
     },
     logs: (lines) => logs.put(lines),
     link: onLink,
-    problem: onProblem,
+    problem(error) {
+      onProblem(error);
+      if (error.status !== 404) return;
+      feed.stop(); // it will not come into being by asking again
+      onLink("");
+      fill(parts.title, "No such job");
+      fill(parts.verdict, "It may have been on another service. All jobs of this one are in the list.");
+    },
   });
 
   async function act(name, button) {

@@ -32,6 +32,7 @@ export class JobFeed {
       if (document.hidden || (FINAL.has(this.state) && this.linked)) return;
       if (!this.linked) this.refresh();
     }, POLL_MS);
+    if (this.stopped) clearInterval(this.timer);
   }
 
   stop() {
