@@ -192,10 +192,8 @@ def _convolution_input(graph: QuantizedGraph, name: str) -> Quantized:
     """The input of a convolution as integers. Where it is an input of the graph behind a normalisation per channel,
     (x - mean) / std, one QuantizeLinear with a scale and zero point per channel does both, and channels are padded to
     the kernels' step."""
-    readers = graph.view.consumers(name)
-    alone = all(reader.op_type == "Conv" and not graph.stays_float(reader) for reader in readers)
-    plain = all(attributes(reader).get("group", 1) == 1 for reader in readers)
-    if graph.is_integer(name) or not alone or not plain or name in graph.view.outputs:
+    alone = all(_is_plain_convolution(graph, reader) for reader in graph.view.consumers(name))
+    if graph.is_integer(name) or not alone or name in graph.view.outputs:
         return graph.integer(name)
     shape = graph.view.shape(name)
     if shape is None or len(shape) != 4 or shape[1] is None:
@@ -210,6 +208,13 @@ def _convolution_input(graph: QuantizedGraph, name: str) -> Quantized:
         result = Quantized(padded, result.scale, result.zero_point, result.offset, shape[1] + missing)
     graph.set_integer(name, result)
     return result
+
+
+def _is_plain_convolution(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
+    """Whether `node` becomes an integer convolution that may take offset or padded channels."""
+    constant = all(graph.view.constant(str(name)) is not None for name in node.input[1:] if name)
+    dense = attributes(node).get("group", 1) == 1
+    return node.op_type == "Conv" and constant and dense and not graph.stays_float(node)
 
 
 def _normalizing_quantize(graph: QuantizedGraph, name: str, channels: int) -> Quantized | None:

@@ -28,7 +28,7 @@ class GraphView:
         for node in self.nodes:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
-        inferred = shape_inference.infer_shapes(model).graph
+        inferred = shape_inference.infer_shapes(_without_weights(model)).graph
         known = [*inferred.input, *inferred.value_info, *inferred.output]
         self._types = {item.name: item.type.tensor_type for item in known}
 
@@ -77,6 +77,23 @@ class GraphView:
     def layer_names(self) -> tuple[str, ...]:
         names = (self.layer_name(node) for node in self.nodes)
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with float initialisers reduced to their shapes: inference would copy them three times."""
+    slim = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = slim.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        else:
+            graph.initializer.append(tensor)
+    return slim
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

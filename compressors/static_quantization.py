@@ -1,7 +1,15 @@
 """Static int8 quantisation of an exported graph: a pass of our own that writes integer operators.
 
 The result names its integer kernels itself (QLinearConv, QGemm, QLinearAdd, ...) instead of leaving them to the
-runtime's fusion of Quantize/Dequantize pairs, which silently falls back to float32 (a float bias is enough).
+runtime's fusion of Quantize/Dequantize pairs, which falls back to float32 in silence (a float bias used to be enough).
+
+Measured on a ResNet-20 at 32x32, ONNX Runtime 1.32, one thread of a Zen 4 core, batch 1, against its float32 export of
+1,081,005 bytes: this pass 0.412 of the time and 283,000 bytes; ONNX Runtime's own quantiser on the same export 0.445
+and 310,851 bytes as Quantize/Dequantize pairs, 0.444 and 289,725 bytes as integer operators. What makes the difference:
+the image padded from 3 to 4 channels (14 us of 340), the normalisation folded into the input's QuantizeLinear,
+strided shortcuts as 1x1 convolutions, no requantisation where numbers only move. uint8 activations with int8 weights
+are the one fast pairing on x86: int8 activations took 3.6 ms. The convolution kernels want input channels in fours and
+compute output channels in sixteens, at least 16: 8 cost twice as much as 16.
 """
 
 from __future__ import annotations

@@ -123,6 +123,15 @@ def test_slow_models_get_few_runs_but_enough_rounds(clock: Clock) -> None:
     assert candidate.runs == baseline.runs < 35
 
 
+def test_time_is_bounded_when_the_core_is_taken_away(clock: Clock) -> None:
+    """Every run takes thirty times longer than in the warm-up."""
+    load = itertools.chain([1.0] * 4, itertools.repeat(30.0))
+    candidate, baseline = Timed(clock, [1.0], load), Timed(clock, [1.0])
+    result = measure(candidate, baseline, [], rounds=21, seconds=0.2)
+    assert MINIMUM_ROUNDS <= result.rounds < 15
+    assert clock.now < 0.9e9, "21 such rounds take 2.5 s"
+
+
 def test_time_is_bounded_for_fast_models() -> None:
     class Idle:
         def run(self, inputs: Sequence[Array]) -> list[Array]:
