@@ -15,12 +15,14 @@ from compressors.errors import UnsafeArchive
 
 _ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)", re.ASCII)
 _PRIVATE = words(
+    "__and__ __iand__ __ior__ __lshift__ __or__ __rshift__ __xor__ "
     "_adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar _assert_tensor_metadata "
     "_batch_norm_no_update _batch_norm_with_update _conj _convolution _embedding_bag _embedding_bag_forward_only "
     "_log_softmax _native_batch_norm_legit _native_batch_norm_legit_functional "
-    "_native_batch_norm_legit_no_training _prelu_kernel _reshape_alias _safe_softmax "
-    "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _trilinear "
-    "_unsafe_view _weight_norm"
+    "_native_batch_norm_legit_no_training _native_multi_head_attention _prelu_kernel _reshape_alias _safe_softmax "
+    "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy "
+    "_transformer_encoder_layer_fwd _trilinear _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa "
+    "_weight_norm _weight_norm_interface"
 )
 _REFUSED = words(
     "from_file save load warn print format set set_ set_data data resize resize_ resize_as resize_as_ "

@@ -35,6 +35,7 @@ from tests.archives import (
     write_tiny_model,
     zip_bomb,
 )
+from tests.models import exported
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,47 @@ def test_a_benign_archive_passes_and_its_copy_computes_the_same(tiny: Path, tmp_
     assert torch.equal(
         torch.export.load(tmp_path / "copy.pt2").module()(images), torch.export.load(tiny).module()(images)
     )
+
+
+@pytest.mark.parametrize("name", ["option_a_resnet", "bert", "two_inputs", "tied_weights"])
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_every_kind_survive_the_copy(name: str, tmp_path: Path) -> None:
+    program = exported(name)
+    torch.export.save(program, tmp_path / "model.pt2")
+    copy_archive(tmp_path / "model.pt2", tmp_path / "copy.pt2")
+    copied = torch.export.load(tmp_path / "copy.pt2")
+    assert copied.graph_module.code == program.graph_module.code
+    assert str(copied.graph_signature) == str(program.graph_signature)
+    assert str(copied.range_constraints) == str(program.range_constraints)
+    assert copied.call_spec == program.call_spec
+    assert copied.state_dict.keys() == program.state_dict.keys()
+    assert all(torch.equal(copied.state_dict[key], value) for key, value in program.state_dict.items())
+
+
+def test_a_nested_graph_survives_the_copy_and_is_checked(tmp_path: Path) -> None:
+    """no_grad blocks become graphs inside the graph; they are held to the same rules."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(_WithoutGradient(), (torch.rand(2, 3),)), tmp_path / "model.pt2")
+    copy_archive(tmp_path / "model.pt2", tmp_path / "copy.pt2")
+    x = torch.rand(2, 3)
+    assert torch.equal(torch.export.load(tmp_path / "copy.pt2").module()(x), x * 2 + x)
+
+    def change(document: Any) -> None:
+        text = json.dumps(document["graph_module"]["graph"]["nodes"])
+        assert "wrap_with_set_grad_enabled" in text
+        document["graph_module"]["graph"]["nodes"] = json.loads(text.replace("torch.ops.aten.mul.Tensor", "os.system"))
+
+    hostile = edit_json(read_members(tmp_path / "model.pt2"), PROGRAM, change)
+    with pytest.raises(UnsafeArchive, match=r"graph\.nodes\[0\].*os\.system"):
+        check_archive(write_members(tmp_path / "hostile.pt2", hostile))
+
+
+class _WithoutGradient(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            doubled = x * 2
+        return doubled + x
 
 
 def test_the_copy_holds_no_sample_inputs_and_no_paths_of_the_author(tiny: Path, tmp_path: Path) -> None:
