@@ -127,17 +127,22 @@ def field_errors(details: Sequence[Any]) -> list[FieldError]:
         message = _message(detail)
         if message not in found.setdefault(name, []):
             found[name].append(message)
-    deepest = {n: m for n, m in found.items() if not any(other.startswith(n + ".") for other in found)}
+    deepest = {n: m for n, m in found.items() if not any(other.startswith((n + ".", n + "[")) for other in found)}
     return [FieldError(name, " or ".join(messages)) for name, messages in deepest.items()]
 
 
 def _field_name(location: Sequence[str | int]) -> str:
+    """`data.inputs[0].column`. Union members show up as class names or tags; fields of this API are lower case."""
     parts = list(location)
     if parts and parts[0] in ("body", "query", "path", "header", "cookie"):
         parts = parts[1:] or [parts[0]]
-    # Union members show up as class names or tags; fields of this API are lower case words.
-    named = [str(p) for p in parts if isinstance(p, int) or (p.replace("_", "").isalnum() and p == p.lower())]
-    return ".".join(p for p in named if p not in _UNION_TAGS) or "body"
+    name = ""
+    for part in parts:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part.replace("_", "").isalnum() and part == part.lower() and part not in _UNION_TAGS:
+            name += f".{part}" if name else part
+    return name or "body"
 
 
 _UNION_TAGS = frozenset({"str", "int", "float", "bool"})

@@ -43,7 +43,7 @@ def _read_dataset(path: Path) -> DatasetDescription:
 
 def _fit(spec: JobSpec, model: ModelDescription, data: Mapping[str, DatasetDescription]) -> Sequence[FieldError]:
     known = {c.name for d in data.values() for c in d.columns}
-    wanted = {"data.target": spec.data.target, "data.inputs.0": spec.data.columns[0].column}
+    wanted = {"data.target": spec.data.target, "data.inputs[0]": spec.data.columns[0].column}
     return [FieldError(f, f"no column {c!r}; there are {sorted(known)}") for f, c in wanted.items() if c not in known]
 
 
@@ -54,7 +54,7 @@ class RunningApi:
         self.settings = settings
         self.app = create_app(settings, Intake(model=_read_model, dataset=_read_dataset, fit=_fit))
         self.state = self.app.state.bantam
-        self._socket = socket.socket()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, ws="none", timeout_graceful_shutdown=2))

@@ -105,7 +105,7 @@ def test_the_same_key_gives_the_same_job(api: RunningApi) -> None:
         ({"budget": None}, "budget"),
         ({"target": {"runtime": "tflite"}}, "target.runtime"),
         ({"target": {"threads": 0}}, "target.threads"),
-        ({"techniques": ["magic"]}, "techniques.0"),
+        ({"techniques": ["magic"]}, "techniques[0]"),
         ({"techniques": []}, "techniques"),
         ({"search": {"max_trials": "many"}}, "search.max_trials"),
         ({"speed": 1}, "speed"),
@@ -132,7 +132,7 @@ def test_every_fault_of_a_request_is_named(sqlite_api: RunningApi) -> None:
     spec = sqlite_api.spec()
     spec["data"] = {**spec["data"], "inputs": ["pixels"], "target": "class"}
     named = fields(sqlite_api.client.post("/v1/jobs", json=spec).json())
-    assert set(named) == {"data.target", "data.inputs.0"}
+    assert set(named) == {"data.target", "data.inputs[0]"}
     assert count_jobs(sqlite_api) == 0
 
 

@@ -72,6 +72,14 @@ def test_serve_answers_soon_and_stops_cleanly(start: Callable[..., Service], num
     assert httpx.get(f"{service.url}/readyz").status_code == 200
     headers = {"Authorization": f"Bearer {service.token}"}
     assert httpx.get(f"{service.url}/v1/jobs", headers=headers).json() == {"items": [], "next_cursor": None}
+    with httpx.Client(base_url=service.url, headers=headers) as client:
+        client.get("/v1/jobs")
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            client.get("/v1/jobs")
+            times.append(time.perf_counter() - began)
+    assert min(times) < 0.035, "answers wait for a delayed ACK: TCP_NODELAY is not set"
     until(lambda: len(service.children()) == 2)
     children = service.children(recursive=True)
     service.process.send_signal(number)
