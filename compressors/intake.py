@@ -32,13 +32,16 @@ _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeLimits:
-    """wall_s, cpu_s: seconds for reading one model, of which importing torch takes about 3. memory_bytes: address space
-    of the child, to which six times the model's own bytes are added. answer_bytes: of the description it sends back."""
+    """wall_s, cpu_s: seconds for reading one model, of which importing torch takes about 3. memory_bytes: what the
+    child may allocate, to which six times the model's own bytes are added. address_bytes: the same with mapped files;
+    far higher, because the libraries of a CUDA build alone take gigabytes. answer_bytes: of the description sent back.
+    """
 
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     wall_s: float = 180.0
     cpu_s: int = 120
     memory_bytes: int = 4 * 2**30
+    address_bytes: int = 32 * 2**30
     answer_bytes: int = 16 * 2**20
 
 
@@ -64,6 +67,7 @@ def _run_child(model: Path, folder: Path, limits: IntakeLimits) -> dict[str, Any
     memory = limits.memory_bytes + 6 * model.stat().st_size
     resources = {
         "memory_bytes": memory,
+        "address_bytes": limits.address_bytes + memory,
         "cpu_s": limits.cpu_s,
         "written_bytes": limits.answer_bytes,
         "core_bytes": 0,

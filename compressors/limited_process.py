@@ -18,7 +18,8 @@ import sys
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _NAMES = {
-    "memory_bytes": resource.RLIMIT_AS,
+    "memory_bytes": resource.RLIMIT_DATA,
+    "address_bytes": resource.RLIMIT_AS,
     "cpu_s": resource.RLIMIT_CPU,
     "written_bytes": resource.RLIMIT_FSIZE,
     "core_bytes": resource.RLIMIT_CORE,
@@ -26,7 +27,8 @@ _NAMES = {
 
 
 def apply_limits(limits: dict[str, int]) -> None:
-    """limits: any of memory_bytes (address space), cpu_s, written_bytes (per file), core_bytes; never raised."""
+    """limits: any of memory_bytes (what the process allocates), address_bytes (with mapped files and libraries), cpu_s,
+    written_bytes (per file), core_bytes. Limits that are lower already stay."""
     for name, value in limits.items():
         kind = _NAMES[name]
         hard = resource.getrlimit(kind)[1]

@@ -45,7 +45,7 @@ def test_a_refused_archive_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> 
 
 
 def test_memory_is_limited(tiny: Path, tmp_path: Path) -> None:
-    limits = IntakeLimits(memory_bytes=300 * 2**20)  # too little to import torch
+    limits = IntakeLimits(memory_bytes=100 * 2**20)  # too little to import torch
     with pytest.raises(UnsupportedModel, match="bytes of memory; try a smaller model") as caught:
         read_model(tiny, tmp_path / "model.pt2", limits)
     assert "Traceback" not in str(caught.value)
