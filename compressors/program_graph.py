@@ -19,6 +19,7 @@ _STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 _INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 _ASSERTIONS = ("_assert", "sym_constrain_range")
 _PLAIN_FUNCTIONS = {"_operator", "math", "torch", "builtins"}
+_TRAINING_ARGUMENTS = {"dropout_p": 0.0, "train": False, "training": False}
 _GUARDS = "_guards_fn"
 
 
@@ -121,9 +122,11 @@ class _Lowering:
         if name.split(".")[0].endswith("_") and not name.startswith("_"):
             self._inplace(node, name)
             return
-        self._values[node] = self.graph.create_node(
-            "call_function", node.target, self._argument(node.args), self._argument(node.kwargs), name=node.name
-        )
+        args, kwargs = self._argument(node.args), self._argument(node.kwargs)
+        call = self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
+        self._values[node] = call
+        if name:
+            self.training |= _evaluate_always(call)
 
     def _check_supported(self, node: fx.Node, name: str) -> None:
         target = node.target
@@ -253,6 +256,23 @@ class _Lowering:
         if not results:
             raise UnsupportedModel("the program returns no tensor")
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
+
+
+def _evaluate_always(call: fx.Node) -> bool:
+    """Functions cannot follow the model's mode: what a training program makes random (attention dropout) is set to
+    its evaluation form. Returns whether anything was."""
+    assert isinstance(call.target, torch._ops.OpOverload)
+    changed = False
+    for position, argument in enumerate(call.target._schema.arguments):
+        if argument.name not in _TRAINING_ARGUMENTS:
+            continue
+        if position < len(call.args) and call.args[position]:
+            call.update_arg(position, _TRAINING_ARGUMENTS[argument.name])
+            changed = True
+        elif call.kwargs.get(argument.name):
+            call.update_kwarg(argument.name, _TRAINING_ARGUMENTS[argument.name])
+            changed = True
+    return changed
 
 
 def _mutates_aliases(program: ExportedProgram) -> bool:

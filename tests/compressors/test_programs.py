@@ -203,6 +203,23 @@ def test_batch_statistics_of_training_programs_stay_in_the_modules(decomposed: b
     assert int(norm.num_batches_tracked) == 1
 
 
+class AttentionDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return out
+
+
+def test_attention_dropout_of_training_programs_is_off() -> None:
+    model, x = AttentionDropout().train(), torch.rand(2, 3, 4)
+    lowered = to_modules(export(model, (x,)))
+    with torch.no_grad():
+        torch.testing.assert_close(lowered(x), model.eval()(x))
+
+
 def test_relative_error_is_strict() -> None:
     expected = torch.tensor([1e-5, 2e-5])
     assert relative_error(expected * 1.1, expected) == pytest.approx(0.1, rel=1e-3)
