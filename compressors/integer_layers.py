@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compressors.channel_alignment import CHANNEL_STEP
 from compressors.onnx_emission import MICROSOFT, Array
 from compressors.onnx_graph import attributes
 from compressors.quantized_graph import Quantized, QuantizedGraph, affine
@@ -16,7 +17,6 @@ WEIGHT_LIMIT = 127
 _BIAS_LIMIT = 2.0**30
 # ONNX Runtime's symmetric convolution kernels want input channels in fours; one of 3 channels takes the general kernel,
 # which is 2.3 times slower (32x32 -> 16 channels: 28 against 12 us). Below this many positions the padding costs more.
-CHANNEL_STEP = 4
 _WORTHWHILE_POSITIONS = 256
 
 

@@ -14,6 +14,7 @@ performance evaluation").
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from compressors.runtime import Array, Session
 
@@ -113,8 +113,9 @@ def ratio_interval(ratios: Sequence[float]) -> tuple[float, float]:
     count = len(ratios)
     if count < MINIMUM_ROUNDS:
         raise ValueError(f"{count} rounds: an interval of {CONFIDENCE:.0%} needs at least {MINIMUM_ROUNDS}")
-    # ppf is the smallest k with cdf(k) >= 2.5 %, so P(< k) = cdf(k - 1) is still below.
-    rank = int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))
+    rank, below = 0, 0.0
+    while (below := below + math.comb(count, rank) / 2**count) <= (1 - CONFIDENCE) / 2:
+        rank += 1
     ordered = sorted(ratios)
     return ordered[rank - 1], ordered[count - rank]
 

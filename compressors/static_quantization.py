@@ -17,6 +17,7 @@ from __future__ import annotations
 import onnx
 
 from compressors.calibration import Ranges
+from compressors.channel_alignment import align_channels
 from compressors.errors import InvalidRecipe
 from compressors.integer_operators import REWRITES
 from compressors.onnx_graph import GraphView, needed_nodes
@@ -29,6 +30,7 @@ def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) 
 
     Weights: int8 symmetric per output channel. Activations: uint8 affine per tensor, a Relu or Clip behind an operator
     folded into its range. Biases: int32, scale input * weight. The results of the last layers stay float32.
+    Channels between convolutions are padded to the kernels' steps (see `align_channels`).
     ranges: from `collect_ranges` (or `placeholder_ranges`, for cost only) on this very model.
     Raises InvalidRecipe if config.float_layers names something that is not a layer of the model.
     """
@@ -37,6 +39,7 @@ def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) 
     unknown = sorted(set(config.float_layers) - set(layers))
     if unknown:
         raise InvalidRecipe(f"quantization.float_layers: {unknown[0]!r} is no layer; layers are {list(layers)}")
+    view = GraphView(align_channels(model, config.float_layers))
     graph = QuantizedGraph(view, ranges, frozenset(config.float_layers))
     for node in view.nodes:
         if id(node) in graph.absorbed:
