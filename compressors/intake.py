@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,13 +20,8 @@ from compressors.errors import CompressorError, UnsafeArchive, UnsupportedModel
 
 _CHILD = "compressors.intake_child"
 _SMALLER = "try a smaller model or raise the limit"
-_OUT_OF_MEMORY = (
-    b"MemoryError",
-    b"std::bad_alloc",
-    b"not enough memory",  # torch's allocator
-    b"Cannot allocate memory",
-    b"failed to map segment",  # the dynamic linker
-)
+# Words with which Python, C++, torch, OpenBLAS and the dynamic linker give up.
+_OUT_OF_MEMORY = re.compile(rb"(?i)memory|bad_alloc|failed to map segment")
 # What the interpreter and its libraries need to be found; no tokens, no database address, no proxy.
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
@@ -126,7 +122,7 @@ def _answer(status: int, answer: bytes, log: bytes, cpu_s: int, memory: int) -> 
     except (ValueError, RecursionError):
         document = None
     if status != 0 or not isinstance(document, dict):
-        if any(sign in log for sign in _OUT_OF_MEMORY):
+        if _OUT_OF_MEMORY.search(log):
             raise UnsupportedModel(f"reading needs more than {memory} bytes of memory; {_SMALLER}")
         raise UnsupportedModel(
             f"the process that reads the model ended with status {status} and no answer; export the model again with "
