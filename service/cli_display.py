@@ -134,8 +134,8 @@ def state_text(job: Json) -> Text:
     return Text(str(job["state"]), style={"failed": "red", "running": "blue"}.get(str(job["state"]), "dim"))
 
 
-def comparison_table(job: Json) -> Table:
-    """Baseline against the best candidate."""
+def comparison_table(job: Json, report: Json | None = None) -> Table:
+    """Baseline against the best candidate. report: of a succeeded job; it knows the baseline's metric on test."""
     before, best = job.get("baseline") or {}, job.get("best") or {}
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("")
@@ -146,7 +146,9 @@ def comparison_table(job: Json) -> Table:
         "metric, validation", wording.metric(before.get("metric")), wording.metric(best.get("metric")), change
     )
     if best.get("test_metric") is not None:
-        table.add_row("metric, test", "", wording.metric(best["test_metric"]), "")
+        test = ((report or {}).get("test") or {}).get("baseline_metric")
+        change = "" if test is None else f"{best['test_metric'] - test:+.4f}"
+        table.add_row("metric, test", wording.metric(test), wording.metric(best["test_metric"]), change)
     table.add_row(
         "latency, p50",
         wording.milliseconds(before.get("latency_ms")),
@@ -162,14 +164,14 @@ def comparison_table(job: Json) -> Table:
     return table
 
 
-def print_outcome(job: Json, console: Console) -> None:
+def print_outcome(job: Json, console: Console, report: Json | None = None) -> None:
     """How a job ended, in the words and numbers that matter."""
     console.print(Text(job.get("name") or job["id"], style="bold"), state_text(job))
     if job.get("reason"):
         console.print(Text(str(job["reason"])), soft_wrap=True)
     if job.get("best"):
         console.print()
-        console.print(comparison_table(job))
+        console.print(comparison_table(job, report))
         for row in job["best"].get("violations") or ():
             console.print(Text(wording.violation(row), style="yellow"))
 

@@ -112,12 +112,13 @@ def best(
             complain(f"job {job_id} is {found['state']} and has no measured candidate yet\n  -> bantam watch {job_id}")
             raise typer.Exit(REFUSED)
         trial = client.trial(job_id, int(found["best"]["trial"]))
+        findings = client.report(job_id) if found["state"] == "succeeded" else None
         written = _fetch(client, job_id, download, baseline, report)
     if as_json:
         print_json({"job": found, "trial": trial, "files": written})
     else:
         console.print(Text(found.get("name") or job_id, style="bold"), state_text(found))
-        console.print(comparison_table(found))
+        console.print(comparison_table(found, findings))
         console.print(Text(f"recipe: {wording.recipe(trial.get('recipe'))}"), soft_wrap=True)
         for row in found["best"].get("violations") or ():
             console.print(Text(wording.violation(row), style="yellow"), soft_wrap=True)
@@ -173,13 +174,14 @@ def _steer(
 def _watch(client: Client, job_id: str, as_json: bool, require_feasible: bool) -> None:
     try:
         job = follow(client, job_id, errors if as_json else console)
+        report = client.report(job_id) if job["state"] == "succeeded" else None
     except KeyboardInterrupt as error:
         errors.print(Text(f"stopped watching; the job goes on. Cancel it with: bantam cancel {job_id}"))
         raise typer.Exit(130) from error
     if as_json:
         print_json(job)
     else:
-        print_outcome(job, console)
+        print_outcome(job, console, report)
         if job.get("outcome"):
             console.print(Text(f"\nits files: bantam best {job_id} --download winner.onnx --report report.html"))
     status = exit_status(job, require_feasible=require_feasible)

@@ -33,7 +33,7 @@ START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 INTERRUPTED: Final = 130
 
-# int8 alone shrinks the file to a bit over a quarter, so the size limit asks for fewer channels as well.
+# int8 alone leaves 0.26 of the file's bytes, so the size limit asks for fewer channels as well.
 BUDGET: Final = {"latency_ratio": 0.6, "size_ratio": 0.15, "max_metric_drop": 0.01}
 MAX_SECONDS: Final = 60
 
@@ -136,7 +136,7 @@ def search(client: Client, folder: Path, console: Console) -> dict[str, Any]:
     console.print(f"uploaded the model ({wording.file_size(model['bytes'])}) and {sum(p['rows'] for p in parts)} rows")
     job = client.submit(job_of(model["id"], *(str(p["id"]) for p in parts)))
     limits = ", ".join(f"{name} {value:g}" for name, value in BUDGET.items())
-    console.print(Text(f"job {job['id']}: {limits}, at most {MAX_SECONDS} s of search\n"))
+    console.print(Text(f"job {job['id']}: {limits}, at most {MAX_SECONDS} s of search\n"), soft_wrap=True)
     return follow(client, str(job["id"]), console)
 
 
@@ -158,18 +158,24 @@ def run(folder: Path, console: Console, *, keep: bool) -> int:
     data_dir = folder / "data"
     with running_service(data_dir, folder / "service.log", console, keep=keep) as url:
         with Client(url, (data_dir / "token").read_text().strip()) as client:
-            console.print(f"watch it in a browser too: {url}/  (sign in with the text in {data_dir / 'token'})")
+            console.print(
+                f"watch it in a browser too: {url}/  (sign in with the text in {data_dir / 'token'})", soft_wrap=True
+            )
             job = search(client, folder, console)
             console.print(Text(str(job["name"]), style="bold"), state_text(job))
             if job["state"] != "succeeded":
-                raise DemoFailed(f"the search {job['state']}: {job.get('reason')}; see {folder / 'service.log'}")
+                raise DemoFailed(f"the search has {job['state']}: {job.get('reason')}; see {folder / 'service.log'}")
             files = keep_results(client, job, folder)
-        console.print(comparison_table(job))
+            findings = client.report(str(job["id"]))
+        console.print(comparison_table(job, findings))
         for row in job["best"].get("violations") or ():
             console.print(Text(wording.violation(row), style="yellow"))
         console.print("\nwrote " + ", ".join(str(path) for path in files), highlight=False, soft_wrap=True)
     if not keep:
-        console.print(f"look at the job again: bantam serve --data-dir {data_dir}, then http://127.0.0.1:8080/")
+        console.print(
+            f"look at the job again: bantam serve --data-dir {data_dir}, then open http://127.0.0.1:8080/",
+            soft_wrap=True,
+        )
     return 0
 
 

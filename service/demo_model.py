@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the network is too small to share out; more threads only wait for each other
     started = time.perf_counter()
     train_pixels, train_labels, test_pixels, test_labels = digits()
     model = train(train_pixels, train_labels)

@@ -6,7 +6,7 @@ Every value goes through the template's escaping; every section is left out when
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -47,6 +47,9 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
         front_rows=sorted(
             (t for t in trials if t.get("on_front") and t.get("latency")), key=lambda t: t["latency"]["ratio"]
         ),
+        environment=_facts(report.get("environment")),
+        kernels=_facts(winner.get("kernels")),
+        left_out=_facts(report.get("left_out")),
         finished=_moment(job.get("finished_at")),
         words=wording,
     )
@@ -83,25 +86,18 @@ def _best_of(winner: Json) -> dict[str, Any]:
 
 
 def _comparison(baseline: Json, winner: Json, test: Json) -> list[tuple[str, str, str, str]]:
-    """(what, uncompressed, winner, change); rows of which nothing is known are left out."""
-    latency = winner.get("latency") or {}
-    interval = latency.get("ratio_ci")
-    ratio = wording.ratio(latency.get("ratio")) if latency.get("ratio") is not None else ""
-    if ratio and interval:
-        ratio += f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
-    test_before = test.get("baseline_metric")
+    """(what, uncompressed, winner, change); rows of which nothing is known are left out.
+
+    Times of the uncompressed model are those of the winner's own paired measurement where it has them.
+    """
+    latency, paired = winner.get("latency") or {}, winner.get("baseline_latency") or {}
     test_after = winner.get("test_metric") if winner.get("test_metric") is not None else test.get("winner_metric")
+    p50, p90 = paired.get("p50_ms", baseline.get("latency_ms")), paired.get("p90_ms", baseline.get("p90_ms"))
     candidates = [
-        ("Metric, test", test_before, test_after, wording.metric, _points(test_before, test_after)),
-        (
-            "Metric, validation",
-            baseline.get("metric"),
-            winner.get("metric"),
-            wording.metric,
-            _points(baseline.get("metric"), winner.get("metric")),
-        ),
-        ("Latency, p50", baseline.get("latency_ms"), latency.get("p50_ms"), wording.milliseconds, ratio),
-        ("Latency, p90", baseline.get("latency_p90_ms"), latency.get("p90_ms"), wording.milliseconds, ""),
+        _metrics("Metric, test", test.get("baseline_metric"), test_after, test.get("difference_error")),
+        _metrics("Metric, validation", baseline.get("metric"), winner.get("metric"), None),
+        ("Latency, p50", p50, latency.get("p50_ms"), wording.milliseconds, _ratio_with_interval(latency)),
+        ("Latency, p90", p90, latency.get("p90_ms"), wording.milliseconds, ""),
         *(
             (name, baseline.get(key), winner.get(key), form, _share(baseline.get(key), winner.get(key)))
             for name, key, form in (
@@ -118,8 +114,22 @@ def _comparison(baseline: Json, winner: Json, test: Json) -> list[tuple[str, str
     ]
 
 
-def _points(before: float | None, after: float | None) -> str:
-    return "" if before is None or after is None else f"{after - before:+.4f}"
+def _metrics(
+    name: str, before: float | None, after: float | None, error: float | None
+) -> tuple[str, float | None, float | None, Callable[[float | None], str], str]:
+    """error: standard error of the difference."""
+    change = "" if before is None or after is None else f"{after - before:+.4f}"
+    if change and error is not None:
+        change += f" (standard error {error:.4f})"
+    return name, before, after, wording.metric, change
+
+
+def _ratio_with_interval(latency: Json) -> str:
+    if latency.get("ratio") is None:
+        return ""
+    interval = latency.get("ratio_ci")
+    text = wording.ratio(latency["ratio"])
+    return f"{text} (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else text
 
 
 def _share(before: float | None, after: float | None) -> str:
@@ -153,18 +163,27 @@ def _heat(sensitivity: Mapping[str, Mapping[str, Mapping[str, Json]]]) -> list[d
 
 
 def _stages(given: Sequence[Json] | None, trials: Sequence[Json]) -> list[dict[str, Any]]:
-    """Seconds by stage, the search's own and those inside trials, longest first; hits: results found in the cache."""
-    found: dict[str, dict[str, Any]] = {}
+    """Seconds by stage, longest first; hits: how many of its runs were found in the cache.
+
+    The search's own account covers all trials; without one it is made from the trials.
+    """
     inside = [stage for trial in trials for stage in trial.get("stages") or ()]
-    for where, rows in (("search", given or ()), ("trials", inside)):
-        for row in rows:
-            key = f"{where} {row.get('name')}"
-            entry = found.setdefault(
-                key, {"name": str(row.get("name")), "where": where, "seconds": 0.0, "runs": 0, "hits": 0}
-            )
-            entry["seconds"] += float(row.get("seconds") or 0.0)
-            entry["runs"] += 1
-            entry["hits"] += bool(row.get("cached"))
+    found: dict[str, dict[str, Any]] = {}
+    for row in given or inside:
+        name = str(row.get("name"))
+        entry = found.setdefault(name, {"name": name.replace("_", " "), "seconds": 0.0, "runs": 0, "hits": 0})
+        entry["seconds"] += float(row.get("seconds") or 0.0)
+        entry["runs"] += int(row.get("calls", 1))
+        entry["hits"] += int(row.get("cached") or 0)
     ordered = sorted(found.values(), key=lambda e: -e["seconds"])
     longest = max((e["seconds"] for e in ordered), default=0.0)
     return [{**e, "share": 100 * e["seconds"] / longest if longest else 0.0} for e in ordered]
+
+
+def _facts(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """(name, value) in words: underscores become spaces, lists are joined, unknowns are left out."""
+    return [
+        (name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        for name, value in (values or {}).items()
+        if value is not None
+    ]

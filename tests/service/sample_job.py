@@ -151,8 +151,9 @@ def report(rows: list[Trial]) -> dict[str, Any]:
             "parameters": document["parameters"],
             "violations": [],
             "sha256": "ab" * 32,
+            "kernels": {"QLinearConv": 12, "QGemm": 1},
         },
-        "test": {"rows": 10_000, "baseline_metric": 0.8796, "winner_metric": 0.8655},
+        "test": {"rows": 10_000, "baseline_metric": 0.8796, "winner_metric": 0.8655, "difference_error": 0.0021},
         "parity": {"max_abs_error": 0.0123, "agreement": 0.998},
         "limits": [
             {
@@ -174,13 +175,19 @@ def report(rows: list[Trial]) -> dict[str, Any]:
         },
         "groups": [{"name": n, "size": s, "kept": max(1, round(s * 0.5))} for n, s in GROUPS.items()],
         "stages": [
-            {"name": "profile", "seconds": 2.1, "cached": False},
-            {"name": "sensitivity", "seconds": 14.8, "cached": True},
-            {"name": "tune", "seconds": 210.4, "cached": False},
+            {"name": "profile", "seconds": 2.1, "calls": 1, "cached": 0},
+            {"name": "sensitivity", "seconds": 14.8, "calls": 1, "cached": 1},
+            {"name": "tune", "seconds": 210.4, "calls": 12, "cached": 0},
         ],
         "counts": {"completed": 7, "stopped": 11, "gated": 6},
         "front": [t.number for t in rows if t.on_front],
-        "environment": {"cpu": "Example CPU @ 3.0 GHz", "onnxruntime": "1.32.0", "torch": "2.13.0", "threads": 1},
+        "environment": {
+            "cpu": "Example CPU @ 3.0 GHz",
+            "onnxruntime": "1.32.0",
+            "torch": "2.13.0",
+            "flags": ["avx2", "fma"],
+            "threads": 1,
+        },
         "splits": {"train": 45_000, "validation": 5_000, "test": 10_000},
         "notes": ["latency: 20 rounds that alternate the candidate with the baseline"],
     }

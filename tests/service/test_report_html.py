@@ -54,6 +54,11 @@ def test_shows_the_numbers_of_the_winner(sample: Sample) -> None:
     assert "stage_3.0.conv_a" in text
     assert "32 of 64" in text
     assert "Example CPU @ 3.0 GHz" in text
+    assert "avx2, fma" in text
+    assert "12 QLinearConv" in text
+    assert "-0.0141 (standard error 0.0021)" in text
+    assert "tune 12 runs" in text
+    assert "sensitivity 1 of 1 from cache" in text
     assert winner["sha256"] in text
 
 
