@@ -56,7 +56,8 @@ def load_program(path: Path) -> Program:
     Raises UnsupportedModel for what cannot be read, lowered or run; ParityError if the modules give other outputs.
     """
     try:
-        program = torch.export.load(path)
+        with path.open("rb") as file:  # by name, torch wants a .pt2 ending, which a content-addressed store lacks
+            program = torch.export.load(file)
     except Exception as error:
         raise UnsupportedModel(f"{path.name}: torch.export.load failed: {_first_line(error)}") from error
     try:

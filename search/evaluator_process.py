@@ -32,6 +32,7 @@ def serve(pipe: Connection, bench: Bench, threads: int, parent: int) -> None:
     """Until the pipe closes. An exception becomes a Failed result: the process goes on."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    signal.signal(signal.SIGTERM, _leave)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     evaluate = bench.make(*bench.arguments, threads=threads)
     with contextlib.suppress(EOFError, OSError):
@@ -49,6 +50,11 @@ def _answer(evaluate: Evaluate, work: Work) -> Result:
             retry=isinstance(error, OSError),
             detail={"traceback": traceback.format_exc(limit=-8)},
         )
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    """Ends the process in order, so that what Python holds of the system is given back."""
+    raise SystemExit(0)
 
 
 def die_with_parent(parent: int) -> None:
