@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -22,12 +23,14 @@ from service.metrics import Metrics, RequestTimer
 from service.problems import ProblemDocument, install_problem_handlers
 from service.routes import catalog, datasets, events, jobs, models, probes, schedules, session, trials
 from service.settings import Settings
+from service.uploads import remove_stale_uploads
 
 STATIC = Path(__file__).parent / "static"
 
 
 def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     """The app on an already migrated database. intake: for tests; left out, uploads are read for real."""
+    remove_stale_uploads(settings.uploads_dir)
     database = Database(settings.database)
     state = State(
         settings=settings,
@@ -35,6 +38,7 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
         intake=intake or real_intake(settings),
         metrics=Metrics(database),
         token=ensure_token(settings.token_file),
+        readers=CapacityLimiter(settings.intake_parallel),
     )
 
     @asynccontextmanager

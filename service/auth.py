@@ -10,6 +10,7 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -56,6 +57,17 @@ def _given(connection: HTTPConnection) -> str | None:
     return connection.cookies.get(COOKIE)
 
 
+def _is_foreign_write(connection: HTTPConnection, method: str) -> bool:
+    """A changing request that a page of another origin makes with the browser's cookie.
+
+    SameSite lets other ports of the same host pass. Browsers send Origin with every changing request.
+    """
+    if method in ("GET", "HEAD", "OPTIONS") or "authorization" in connection.headers:
+        return False
+    origin = urlsplit(connection.headers.get("origin", "")).netloc
+    return not origin or origin != connection.headers.get("host")
+
+
 class TokenGuard:
     """ASGI middleware: answers 401 for `/v1` and `/metrics` without the token, before anything of the body is read."""
 
@@ -64,16 +76,22 @@ class TokenGuard:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._refuses(scope):
-            detail = "no valid token; send `Authorization: Bearer TOKEN`, the token lies in <data-dir>/token"
-            problem = Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="bantam"'})
+        problem = self._refusal(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
             await problem_response(problem)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
-    def _refuses(self, scope: Scope) -> bool:
+    def _refusal(self, scope: Scope) -> Problem | None:
         path: str = scope["path"]
         guarded = any(path == prefix or path.startswith(prefix + "/") for prefix in _GUARDED)
         if not guarded or path == SESSION_PATH:
-            return False
-        return not is_token(_given(HTTPConnection(scope)), self._token)
+            return None
+        connection = HTTPConnection(scope)
+        if not is_token(_given(connection), self._token):
+            detail = "no valid token; send `Authorization: Bearer TOKEN`, the token lies in <data-dir>/token"
+            return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="bantam"'})
+        if _is_foreign_write(connection, scope["method"]):
+            detail = "a cookie counts for changes only from this server's own page; send the Authorization header"
+            return Problem(403, "foreign-origin", detail)
+        return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy import Row
 
@@ -23,13 +24,18 @@ from service.trials import Trials
 
 @dataclass(frozen=True)
 class State:
-    """All that one app holds. stopping: set when the server shuts down, so that open streams end."""
+    """All that one app holds.
+
+    stopping: set when the server shuts down, so that open streams end. readers: how many uploads are read at once,
+    each by a child process; further ones wait without holding one of the threads that answer requests.
+    """
 
     settings: Settings
     database: Database
     intake: Intake
     metrics: Metrics
     token: str
+    readers: CapacityLimiter
     stopping: Event = field(default_factory=Event)
 
     @property

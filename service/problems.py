@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 logger = logging.getLogger("bantam.api")
@@ -84,6 +85,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(DataError, _on_unstorable)
     app.add_exception_handler(Exception, _on_crash)
 
 
@@ -108,6 +110,11 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404 and detail == "Not Found":
         detail = f"{request.method} {request.url.path}: no such resource; see /docs for all of them"
     return problem_response(Problem(error.status_code, kind, detail, headers=error.headers or {}))
+
+
+async def _on_unstorable(request: Request, error: Exception) -> JSONResponse:
+    detail = "a value holds what the database cannot store, such as a NUL character; remove it"
+    return problem_response(Problem(422, "invalid-request", detail))
 
 
 async def _on_crash(request: Request, error: Exception) -> JSONResponse:

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
 
     max_model_bytes: int = Field(2 * GIB, gt=0)
     max_dataset_bytes: int = Field(16 * GIB, gt=0)
+    intake_parallel: int = Field(2, ge=1, description="uploads that are read at once")
     dataset_read_s: float = Field(900, gt=0, description="limit for reading an uploaded dataset once")
     dataset_memory_bytes: int = Field(16 * GIB, gt=0, description="address space of the process that reads it")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -74,6 +76,13 @@ async def received(request: Request, folder: Path, limit: int) -> AsyncIterator[
         yield Upload(path, form.digest.hexdigest(), form.size, _label(form))
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_stale_uploads(folder: Path, older_than_s: float = 86400) -> None:
+    """Clears what a killed server left behind; younger files may belong to another server on the same folder."""
+    for path in folder.glob("*"):
+        if time.time() - path.stat().st_mtime > older_than_s:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _too_large(limit: int) -> Problem:

@@ -13,6 +13,8 @@ from compressors.descriptions import ColumnDescription, LayerDescription, Tensor
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 from service.catalogue import StoredDataset, StoredModel
 
+MAX_REV = 2**63 - 1  # what a database's big integer holds
+
 
 def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from compressors.errors import InvalidData
 from service.catalogue import StoredDataset, identifier
@@ -26,7 +26,7 @@ async def upload_dataset(request: Request, response: Response, state: StateDep, 
     async with received(request, state.settings.uploads_dir, state.settings.max_dataset_bytes) as upload:
         state.metrics.upload_bytes.labels("dataset").inc(upload.bytes)
         try:
-            stored, new = await run_in_threadpool(_take_in, upload, state, catalogue)
+            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, limiter=state.readers)
         except InvalidData as error:
             state.metrics.uploads.labels("dataset", "refused").inc()
             logger.warning("dataset %s refused: %s", upload.sha256, error)

@@ -22,7 +22,7 @@ from service.deps import JobDep, State, StateDep
 from service.jobs import TERMINAL, Jobs
 from service.problems import FieldError, invalid
 from service.trials import Trials
-from service.views import JobView, LogLine
+from service.views import MAX_REV, JobView, LogLine
 
 BATCH = 500
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
@@ -33,11 +33,11 @@ async def events(
     job: JobDep,
     state: StateDep,
     last_event_id: Annotated[str | None, Header()] = None,
-    after: Annotated[int, Query(ge=0, description="like Last-Event-ID, for a first connection")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_REV, description="like Last-Event-ID, for a first connection")] = 0,
 ) -> Response:
     """Everything since the revision given, then live."""
     if last_event_id:
-        if not last_event_id.isdecimal():
+        if not last_event_id.isdecimal() or int(last_event_id) > MAX_REV:
             message = f"{last_event_id!r}: not a revision; send the id of the last event received"
             raise invalid([FieldError("Last-Event-ID", message)])
         after = int(last_event_id)

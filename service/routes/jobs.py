@@ -14,7 +14,7 @@ from service.deps import CatalogueDep, JobIdDep, JobsDep, StateDep, TrialsDep, u
 from service.jobs import BadCursor, KeyReused, UnknownJob, Wish, WrongState
 from service.problems import FieldError, Problem, invalid
 from service.submission import check_submission
-from service.views import JobList, JobView, LogLine, LogPage
+from service.views import MAX_REV, JobList, JobView, LogLine, LogPage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -107,7 +107,7 @@ def resume(job_id: str, jobs: JobsDep, response: Response) -> JobView:
 def list_logs(
     job_id: JobIdDep,
     trials: TrialsDep,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_REV)] = 0,
     limit: Annotated[int, Query(ge=1, le=5000)] = 1000,
 ) -> LogPage:
     lines = [LogLine.of(row) for row in trials.logs(job_id, after=after, limit=limit)]

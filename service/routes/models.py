@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from compressors.errors import UnsafeArchive, UnsupportedModel
 from service.catalogue import StoredModel, identifier
@@ -28,7 +28,7 @@ async def upload_model(request: Request, response: Response, state: StateDep, ca
     async with received(request, state.settings.uploads_dir, state.settings.max_model_bytes) as upload:
         state.metrics.upload_bytes.labels("model").inc(upload.bytes)
         try:
-            stored, new = await run_in_threadpool(_take_in, upload, state, catalogue)
+            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, limiter=state.readers)
         except (UnsafeArchive, UnsupportedModel) as error:
             state.metrics.uploads.labels("model", "refused").inc()
             logger.warning("model %s refused: %s", upload.sha256, error)

@@ -12,7 +12,7 @@ from service.deps import JobDep, JobIdDep, StateDep, TrialsDep
 from service.jobs import TERMINAL
 from service.problems import Problem, not_found
 from service.report_html import render
-from service.views import Front, JobView, TrialPage, TrialView
+from service.views import MAX_REV, Front, JobView, TrialPage, TrialView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["trials"])
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["trials"])
 def list_trials(
     job_id: JobIdDep,
     trials: TrialsDep,
-    after_rev: Annotated[int, Query(ge=0)] = 0,
+    after_rev: Annotated[int, Query(ge=0, le=MAX_REV)] = 0,
     limit: Annotated[int, Query(ge=1, le=5000)] = 500,
 ) -> Response:
     """Trials changed after a revision, in order of their change."""

@@ -37,7 +37,11 @@ def postgres_url() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
         pytest.skip(f"no PostgreSQL here: {error!r}")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    yield url.render_as_string(hide_password=False)
+    text_url = url.render_as_string(hide_password=False)
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nobody wants these data back
+        _admin(text_url, f"ALTER SYSTEM SET {setting} = off")
+    _admin(text_url, "SELECT pg_reload_conf()")
+    yield text_url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -111,3 +111,14 @@ def test_the_api_loads_neither_torch_nor_ray_nor_a_runtime(tmp_path: Path) -> No
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cookie_changes_nothing_for_a_page_of_another_origin(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    cookie = {"Cookie": f"{COOKIE}={sqlite_api.state.token}"}
+    cancel = f"/v1/jobs/{job_id}/cancel"
+    for origin in ({}, {"Origin": "http://127.0.0.1:1"}, {"Origin": "null"}, {"Origin": "http://evil.example"}):
+        response = sqlite_api.open.post(cancel, headers={**cookie, **origin})
+        assert response.status_code == 403, origin
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
+    assert sqlite_api.open.post(cancel, headers={**cookie, "Origin": sqlite_api.url}).status_code == 202

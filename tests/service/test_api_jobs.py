@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -279,3 +280,26 @@ def test_the_report_comes_as_json_or_as_a_page(sqlite_api: RunningApi) -> None:
     assert "<html" in page.text
     plain = sqlite_api.client.get(url, headers={"Accept": "text/html;q=0.5, application/json"})
     assert plain.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/%00", "/a%00b/trials", f"/x?after={2**70}", "/%ED%A0%80"])
+def test_odd_ids_are_answered_with_problems(api: RunningApi, path: str) -> None:
+    response = api.client.get(f"/v1/jobs{path}")
+    assert response.status_code in (404, 422)
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("query", [f"after_rev={2**64}", "after_rev=-1", "limit=0", "limit=999999", "limit=x"])
+def test_odd_ranges_are_refused_by_field(sqlite_api: RunningApi, query: str) -> None:
+    response = sqlite_api.client.get(f"/v1/jobs/{sqlite_api.submit()}/trials?{query}")
+    assert response.status_code == 422
+    assert list(fields(response.json())) == [query.partition("=")[0]]
+
+
+@pytest.mark.parametrize("name", [r"\u0000", r"\ud800", "x" * 201])
+def test_names_that_no_database_keeps_are_refused_or_kept_whole(api: RunningApi, name: str) -> None:
+    body = json.dumps(api.spec(name="NAME")).replace("NAME", name)
+    response = api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (202, 422), response.text
+    if response.status_code == 202:
+        assert api.client.get(response.headers["Location"]).json()["name"] == json.loads(f'"{name}"')

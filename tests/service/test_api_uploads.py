@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from service.uploads import remove_stale_uploads
 from tests.service.api import DATASET_BYTES, MODEL_BYTES, RunningApi
 
 
@@ -126,3 +128,14 @@ def test_a_broken_off_upload_leaves_nothing_behind(sqlite_api: RunningApi) -> No
         )
     assert sqlite_api.upload("models", MODEL_BYTES).status_code == 201
     assert left_over(sqlite_api.settings) == []
+
+
+def test_what_a_killed_server_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, young, folder = tmp_path / "upload-old", tmp_path / "upload-young", tmp_path / "intake-old"
+    folder.mkdir()
+    for path in (old, young, folder / "model.pt2"):
+        path.write_bytes(b"x")
+    for path in (old, folder):
+        os.utime(path, (1, 1))
+    remove_stale_uploads(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
