@@ -55,7 +55,8 @@ def _locked(path: Path, mode: int) -> Iterator[None]:
 def _lock(path: Path, mode: int) -> int:
     """A fresh open file description with the lock on it; closing it releases the lock. Blocks until it is granted.
 
-    The descriptor is not inherited by executed programs (O_CLOEXEC), so that no child keeps the lock by accident.
+    The descriptor is not inherited by executed programs (O_CLOEXEC), so that no spawned child keeps the lock by
+    accident; a child that is forked inside a context would.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -87,6 +87,13 @@ def leaky_relu(emission: Emission, x: Value, negative_slope: float = 0.01) -> st
     return emission.add("LeakyRelu", x, alpha=float(negative_slope))
 
 
+@emits(aten.prelu.default)
+def prelu(emission: Emission, x: Value, slope: Value) -> str:
+    if slope.shape == (1,):
+        return emission.add("PRelu", x, slope)
+    return emission.add("PRelu", x, emission.add("Reshape", slope, emission.ints([-1, *[1] * (x.rank - 2)])))
+
+
 @emits(aten.elu.default, aten.elu_.default)
 def elu(emission: Emission, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> str:
     if scale != 1 or input_scale != 1:

@@ -163,6 +163,17 @@ def index_select(emission: Emission, x: Value, dim: int, index: Value) -> str:
     return emission.add("Gather", x, index, axis=dim)
 
 
+@emits(aten.index.Tensor)
+def index(emission: Emission, x: Value, indices: Sequence[Value | None]) -> str:
+    given = [(axis, tensor) for axis, tensor in enumerate(indices) if tensor is not None]
+    if len(given) != 1 or given[0][1].dtype is torch.bool:
+        raise UnsupportedModel(
+            "indexing with masks or with several tensors at once is not exported; use gather or where"
+        )
+    axis, positions = given[0]
+    return emission.add("Gather", x, positions, axis=axis)
+
+
 @emits(aten.pad.default, aten.constant_pad_nd.default)
 def pad(
     emission: Emission, x: Value, pad: Sequence[int], mode: str | float = "constant", value: float | None = None
@@ -192,8 +203,13 @@ def arange(emission: Emission, *bounds: Dimension, **kwargs: Any) -> str:
     return emission.add("Range", *[operand(emission, limit, dtype) for limit in (start, end, step)])
 
 
-@emits(aten.full.default, aten.new_full.default)
-def full(emission: Emission, size: Sequence[Dimension], number: float, *args: Any, **kwargs: Any) -> str:
+@emits(aten.new_full.default)
+def new_full(emission: Emission, x: Value, size: Sequence[Dimension], number: float, **kwargs: Any) -> str:
+    return full(emission, size, number)
+
+
+@emits(aten.full.default)
+def full(emission: Emission, size: Sequence[Dimension], number: float, **kwargs: Any) -> str:
     return emission.add("Expand", emission.scalar(number, emission.result.dtype), emission.shape(size))
 
 
@@ -204,6 +220,16 @@ def ones(emission: Emission, size: Sequence[Dimension], **kwargs: Any) -> str:
 
 @emits(aten.zeros.default)
 def zeros(emission: Emission, size: Sequence[Dimension], **kwargs: Any) -> str:
+    return full(emission, size, 0)
+
+
+@emits(aten.new_ones.default)
+def new_ones(emission: Emission, x: Value, size: Sequence[Dimension], **kwargs: Any) -> str:
+    return full(emission, size, 1)
+
+
+@emits(aten.new_zeros.default)
+def new_zeros(emission: Emission, x: Value, size: Sequence[Dimension], **kwargs: Any) -> str:
     return full(emission, size, 0)
 
 

@@ -140,9 +140,9 @@ def test_time_is_bounded_for_fast_models() -> None:
 
     start = time.perf_counter()
     result = measure(Idle(), Idle(), [], seconds=0.1)
-    assert time.perf_counter() - start < 1.5
-    assert 0.6 < result.ratio < 1.6
-    assert result.runs > 100
+    assert time.perf_counter() - start < 5
+    assert 0.5 < result.ratio < 2.0
+    assert result.runs >= MINIMUM_ROUNDS * 3
 
 
 def test_order_depends_on_the_seed_only(clock: Clock) -> None:

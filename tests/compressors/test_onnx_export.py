@@ -113,6 +113,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor | tuple[Tensor, ...]]] = {
     "create": lambda x: x + torch.arange(4) + torch.ones_like(x) * torch.ones(x.size(0), 1, 1, 1) * 2.0,
     "attention": lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, is_causal=True),
     "attention_mask": lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(4, 4).tril() > 0, scale=0.7),
+    "index": lambda x: x[:, torch.tensor([2, 0])] + x.new_ones(x.size(0), 1, 1, 4) + x.new_full((1,), 2),
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.1, 0.2, 0.3])) + F.prelu(x, torch.tensor([0.5])),
     "argmax": lambda x: x.argmax(1),
     "cumsum": lambda x: x.cumsum(2),
     "two_outputs": lambda x: (x + 1, x.mean((1, 2, 3))),
@@ -160,6 +162,18 @@ def test_an_unknown_operator_is_named() -> None:
     module = to_modules(export(Function(lambda x: torch.special.i0(x)), (torch.randn(2, 3),)))
     with pytest.raises(UnsupportedModel, match=r"special_i0"):
         export_onnx(module, (torch.randn(2, 3),))
+
+
+def test_indexing_with_a_mask_is_refused() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+            y: Tensor = x[:, rows, rows]
+            return y
+
+    x = (torch.randn(2, 3, 3), torch.tensor([0, 1]))
+    program = torch.export.export(Masked(), x)
+    with pytest.raises(UnsupportedModel, match="several tensors"):
+        export_onnx(to_modules(program), x)
 
 
 def test_uneven_adaptive_pools_are_refused() -> None:
