@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from compressors.integer_activations import hard_sigmoid, hard_swish
 from compressors.integer_layers import batch_norm, convolution, gemm, matmul
 from compressors.onnx_emission import MICROSOFT
 from compressors.onnx_graph import attributes
@@ -217,6 +218,8 @@ REWRITES: dict[str, Rewrite] = {
     "AveragePool": unary("QLinearAveragePool"),
     "LeakyRelu": unary("QLinearLeakyRelu"),
     "Sigmoid": unary("QLinearSigmoid"),
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
     "Relu": cut,
     "Clip": cut,
     "Pad": pad,

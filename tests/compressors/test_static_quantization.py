@@ -67,7 +67,9 @@ def test_families_stay_close(name: str) -> None:
     assert np.sqrt(np.mean((actual - expected) ** 2)) < 0.06 * expected.std()
 
 
-@pytest.mark.parametrize("name", ["plain_cnn", "option_a_resnet", "densenet", "squeeze_excite", "two_inputs"])
+@pytest.mark.parametrize(
+    "name", ["plain_cnn", "option_a_resnet", "densenet", "squeeze_excite", "two_inputs", "mobilenet"]
+)
 def test_only_integer_kernels_remain(name: str, tmp_path: Path) -> None:
     assert not FLOAT_KERNELS & set(kernels(int8_model(name), tmp_path))
 
@@ -196,6 +198,22 @@ def test_odd_graphs_stay_close_on_every_output(tmp_path: Path) -> None:
     for batch in data:
         for expected, actual in zip(reference.run(batch), session.run(batch), strict=True):
             assert np.abs(actual - expected).max() < 0.08 * (expected.max() - expected.min())
+
+
+def test_hard_activations_are_integers(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.Hardswish(), nn.Conv2d(16, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 4, 1), nn.Hardswish()
+    )
+    torch.manual_seed(0)
+    x = (torch.rand(2, 3, 12, 12),)
+    model = export_onnx(to_modules(export(network.eval(), x)), x)
+    data = [(8 * torch.rand(8, 3, 12, 12).numpy(),) for _ in range(4)]
+    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, "min_max"))
+    counted = kernels(quantized, tmp_path)
+    assert not {"HardSwish", "HardSigmoid", "Mul"} & set(counted)
+    assert (counted["QLinearConv"], counted["QLinearMul"], counted["DequantizeLinear"]) == (6, 2, 1)
+    expected, actual = (OnnxRuntime().load_model(m, 1).run(data[0])[0] for m in (model, quantized))
+    assert np.sqrt(np.mean((expected - actual) ** 2)) < 0.05 * expected.std()
 
 
 def digits_network() -> nn.Sequential:
