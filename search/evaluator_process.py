@@ -39,6 +39,7 @@ def serve(pipe: Connection, bench: Bench, threads: int, parent: int) -> None:
         while True:
             work = pipe.recv()
             pipe.send(_answer(evaluate, work))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is leaving already
 
 
 def _answer(evaluate: Evaluate, work: Work) -> Result:
@@ -54,6 +55,7 @@ def _answer(evaluate: Evaluate, work: Work) -> Result:
 
 def _leave(_signal: int, _frame: object) -> None:
     """Ends the process in order, so that what Python holds of the system is given back."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(0)
 
 
