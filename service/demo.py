@@ -25,7 +25,7 @@ from rich.text import Text
 from service import wording
 from service.cli_display import comparison_table, follow, state_text
 from service.cli_options import FAILED, REFUSED, UNREACHABLE
-from service.client import Client
+from service.client import FINAL_STATES, Client
 from service.client_errors import ClientError, ServiceUnreachable
 from service.front_plot import write_front_png
 
@@ -130,7 +130,10 @@ def free_port() -> int:
 
 
 def search(client: Client, folder: Path, console: Console) -> dict[str, Any]:
-    """Uploads, posts the job and follows it to its end."""
+    """Uploads, posts the job and follows it to its end. A job that an interrupted demo has left is not gone on with."""
+    for left in client.jobs(limit=500):
+        if left["state"] not in FINAL_STATES:
+            client.cancel(str(left["id"]))
     model = client.upload_model(folder / "model.pt2", "digits")
     parts = [client.upload_dataset(folder / f"{name}.parquet", f"digits {name}") for name in ("train", "test")]
     console.print(f"uploaded the model ({wording.file_size(model['bytes'])}) and {sum(p['rows'] for p in parts)} rows")
@@ -186,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     # A polite `kill` ends the demo like Ctrl-C: the service is stopped on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(options.output, console, keep=options.keep)
     except KeyboardInterrupt:
@@ -198,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClientError as error:
         console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
         return UNREACHABLE if isinstance(error, ServiceUnreachable) else REFUSED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
