@@ -17,23 +17,32 @@ from scipy.optimize import nnls
 
 from compressors.layer_costs import LayerShape
 
-KERNEL_BLOCK = 16  # channels that one vector instruction covers; fewer cost about the same
+KERNEL_BLOCK = 16  # output channels that a convolution kernel computes at least
+INPUT_STEP = 4  # input channels that one integer dot product reads
 
 Keep = Mapping[str, int]
 
 
-def _rounded(channels: int) -> int:
-    return -(-channels // KERNEL_BLOCK) * KERNEL_BLOCK
+def _outputs(channels: int) -> int:
+    return max(KERNEL_BLOCK, _inputs(channels))
 
 
-def layer_work(shape: LayerShape, keep: Keep) -> float:
-    """Multiply-adds per sample with channels rounded up to KERNEL_BLOCK, the mean of that and the exact count."""
-    exact: int = shape.macs(keep)
+def _inputs(channels: int) -> int:
+    return -(-channels // INPUT_STEP) * INPUT_STEP
+
+
+def layer_cost(shape: LayerShape, keep: Keep, *, aligned: bool) -> tuple[float, float]:
+    """(multiply-adds per sample, parameters) that a runtime really computes and stores.
+
+    Convolution kernels work in blocks of channels; aligned: the int8 exporter stores the channels padded to them
+    (`compressors.channel_alignment`), so that bytes do not fall below a block either.
+    """
+    macs, parameters = float(shape.macs(keep)), float(shape.parameters(keep))
+    if not shape.kind.startswith("Conv") or shape.depthwise:
+        return macs, parameters
     out, into = shape.out_channels(keep), shape.in_channels(keep)
-    stretch = _rounded(out) / max(out, 1)
-    if not shape.depthwise:
-        stretch *= _rounded(into) / max(into, 1)
-    return exact * (1 + stretch) / 2
+    stretch = _outputs(out) / max(out, 1) * _inputs(into) / max(into, 1)
+    return macs * stretch, parameters * stretch if aligned else parameters
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,12 @@ def _groups_of(shape: LayerShape) -> set[str]:
 class ShapeCosts:
     """Work and parameters of a model's layers, relative to the uncompressed model, under any channel counts.
 
-    fixed_parameters: those that no layer shape accounts for (they never change).
+    aligned: whether the file stores padded channels, see `layer_cost`.
     """
 
-    def __init__(self, shapes: Sequence[LayerShape], sizes: Keep) -> None:
+    def __init__(self, shapes: Sequence[LayerShape], sizes: Keep, *, aligned: bool) -> None:
         self._shapes = tuple(shapes)
+        self._aligned = aligned
         self.sizes = dict(sizes)
         self.layers_of: dict[str, tuple[int, ...]] = {
             name: tuple(i for i, s in enumerate(shapes) if name in s.out_groups or name in s.in_groups)
@@ -97,13 +107,14 @@ class ShapeCosts:
             name: frozenset({name}.union(*(_groups_of(shapes[i]) for i in layers)))
             for name, layers in self.layers_of.items()
         }
-        self._full_work = max(sum(layer_work(s, sizes) for s in shapes), 1.0)
-        self._full_parameters = max(sum(s.parameters(sizes) for s in shapes), 1)
+        full = [layer_cost(s, sizes, aligned=aligned) for s in shapes]
+        self._full_work = max(sum(f[0] for f in full), 1.0)
+        self._full_parameters = max(sum(f[1] for f in full), 1.0)
 
     def layer(self, index: int, keep: Keep) -> tuple[float, float]:
         """(work, parameters) of one layer as shares of the whole uncompressed model."""
-        shape = self._shapes[index]
-        return layer_work(shape, keep) / self._full_work, shape.parameters(keep) / self._full_parameters
+        work, parameters = layer_cost(self._shapes[index], keep, aligned=self._aligned)
+        return work / self._full_work, parameters / self._full_parameters
 
     def total(self, keep: Keep) -> tuple[float, float]:
         """(work, parameters) of the whole model relative to the uncompressed one; 1 and 1 when all is kept."""

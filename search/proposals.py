@@ -52,9 +52,10 @@ class Proposals:
         if trial.knobs:
             self._sampler.replay(trial.number, trial.knobs)
         if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
-            pruning = Recipe.from_json(trial.recipe).pruning
-            keep = {**self.profile.sizes, **(pruning.keep if pruning is not None else {})}
-            costs = ShapeCosts(self.profile.shapes, self.profile.sizes)
+            recipe = Recipe.from_json(trial.recipe)
+            keep = {**self.profile.sizes, **(recipe.pruning.keep if recipe.pruning is not None else {})}
+            aligned = recipe.quantization is not None
+            costs = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=aligned)
             point = costs.point(keep, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             self.points = (*self.points, point)
 

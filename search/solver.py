@@ -63,10 +63,12 @@ def floors(profile: Profile) -> tuple[dict[str, int], ...]:
 
 
 class Solver:
-    def __init__(self, profile: Profile, sensitivity: Sensitivity) -> None:
+    """aligned: whether the exporter pads channels, see `cost_prediction.layer_cost`."""
+
+    def __init__(self, profile: Profile, sensitivity: Sensitivity, *, aligned: bool) -> None:
         self._groups = {g.name: g for g in profile.groups}
         self._sensitivity = sensitivity
-        self.costs = ShapeCosts(profile.shapes, profile.sizes)
+        self.costs = ShapeCosts(profile.shapes, profile.sizes, aligned=aligned)
 
     def solve(self, limits: Limits, cost: CostModel, how: Allocation) -> Solution:
         state = _State(self, limits, cost, how)

@@ -13,7 +13,7 @@ from compressors.onnx_runtime import kernel_summary
 from compressors.tasks import standard_error
 from search.records import Latency
 from search.stage_clock import StageClock
-from search.stage_profile import BASELINE_FILE, baseline_file
+from search.stage_profile import BASELINE_FILE, baseline_file, profile
 from search.stage_score import artifact_path, tuned_model
 from search.work import Confirmed, ConfirmWork
 from search.workbench import Array, Workbench
@@ -30,8 +30,11 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
     shutil.copyfile(baseline_file(bench), baseline)
     with clock.stage("confirm_latency"):
         candidate, original = bench.session(path), bench.session(baseline)
+        inputs, quiet = bench.latency_inputs, profile(bench).profile.baseline.latency_ms
         with bench.slot.exclusive():
-            measured = measure(candidate, original, bench.latency_inputs, seed=bench.seed, seconds=MEASURE_SECONDS)
+            measured = measure(
+                candidate, original, inputs, seed=bench.seed, seconds=MEASURE_SECONDS, quiet_baseline_ms=quiet
+            )
     with clock.stage("confirm_validation"):
         outputs, target = bench.predict(path, bench.splits.validation, alone=True)
         metric = bench.task.metric(outputs, target)

@@ -39,7 +39,7 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         return _result(work, found, keep, [(keep, cost)], fits=True, clock=clock)
     limits = work.limits
     assert work.allocation is not None and limits is not None and work.sensitivity is not None
-    solver = Solver(found, work.sensitivity)
+    solver = Solver(found, work.sensitivity, aligned=work.quantization is not None)
     points = list(work.points)
     tried: list[tuple[dict[str, int], dict[str, Any]]] = []
     scale = Limits(1.0, 1.0)
@@ -92,8 +92,9 @@ def _cost(
             path.write_bytes(content)
         with clock.stage("latency"):
             candidate, baseline = bench.session(path), bench.session(baseline_file(bench))
+            inputs, quiet = bench.latency_inputs, found.baseline.latency_ms
             with bench.slot.exclusive():
-                measured = measure(candidate, baseline, bench.latency_inputs, seed=bench.seed)
+                measured = measure(candidate, baseline, inputs, seed=bench.seed, quiet_baseline_ms=quiet)
         layers = describe_layers(model, bench.example)
         path.unlink()
         return {
@@ -161,7 +162,7 @@ def _result(
 ) -> Gated:
     """tried: the chosen shape last."""
     cost = tried[-1][1]
-    costs = ShapeCosts(found.shapes, found.sizes)
+    costs = ShapeCosts(found.shapes, found.sizes, aligned=work.quantization is not None)
     return Gated(
         trial=work.trial,
         keep={n: c for n, c in keep.items() if c < found.sizes[n]},

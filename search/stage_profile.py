@@ -59,8 +59,9 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
     path.write_bytes(serialize(export_onnx(program.module, bench.example)))
     session = bench.session(path)
     parity = check_parity(program.module, session, bench.example, tolerance=PARITY_TOLERANCE)
+    inputs, twin = bench.latency_inputs, bench.session(path)
     with bench.slot.exclusive():
-        alone = measure(session, bench.session(path), bench.latency_inputs, seed=bench.seed)
+        alone = measure(session, twin, inputs, seed=bench.seed)
     outputs, target = bench.predict(path, bench.splits.validation, alone=True)
     np.save(folder / SCORES_FILE, bench.task.scores(outputs, target))
     shapes = layer_shapes(program.module, bench.graph, bench.example)

@@ -121,11 +121,11 @@ class Network:
         return 2.0 / (1 + index)
 
     def cost(self, keep: dict[str, int]) -> tuple[float, float]:
-        work, parameters = ShapeCosts(self.profile.shapes, self.profile.sizes).total(keep)
+        work, parameters = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=False).total(keep)
         return self.int8 * (self.overhead + (1 - self.overhead) * work), 0.02 + 0.25 * parameters
 
     def gate(self, work: GateWork) -> Gated:
-        costs = ShapeCosts(self.profile.shapes, self.profile.sizes)
+        costs = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=False)
         if work.keep is not None:
             keep = {**self.profile.sizes, **work.keep}
         else:
@@ -133,7 +133,7 @@ class Network:
             assert work.limits is not None
             assert work.sensitivity is not None
             keep = (
-                Solver(self.profile, work.sensitivity)
+                Solver(self.profile, work.sensitivity, aligned=False)
                 .solve(work.limits, CostModel.fit(work.points), work.allocation)
                 .keep
             )

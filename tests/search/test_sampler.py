@@ -35,7 +35,7 @@ def test_knobs_lie_in_the_space_and_do_not_repeat(strategy: Strategy) -> None:
 def test_same_seed_same_knobs(strategy: Strategy) -> None:
     def knobs() -> list[object]:
         sampler = Sampler(FULL, strategy, seed=3)
-        found = []
+        found: list[object] = []
         for number in range(15):
             asked = sampler.ask(number)
             assert asked is not None

@@ -43,7 +43,7 @@ def test_every_group_has_a_smaller_option() -> None:
 @pytest.mark.parametrize("limits", [Limits(0.5, None), Limits(None, 0.3), Limits(0.6, 0.35), Limits(0.1, 0.1)])
 @pytest.mark.parametrize("multiple", [4, 8, 16])
 def test_solution_fits_and_is_tight(limits: Limits, multiple: int) -> None:
-    solver = Solver(PROFILE, EVEN)
+    solver = Solver(PROFILE, EVEN, aligned=False)
     found = solver.solve(limits, PROPORTIONAL, Allocation(channel_multiple=multiple))
     if not found.fits:
         assert all(c == options(32, multiple)[-1] for c in found.keep.values())
@@ -63,7 +63,7 @@ def test_solution_fits_and_is_tight(limits: Limits, multiple: int) -> None:
 
 def test_sensitive_groups_keep_more() -> None:
     harm = {g.name: 10.0 if g.name == "conv2" else 1.0 for g in PROFILE.groups}
-    keep = Solver(PROFILE, sensitivity(harm)).solve(Limits(0.5, None), PROPORTIONAL, Allocation()).keep
+    keep = Solver(PROFILE, sensitivity(harm), aligned=False).solve(Limits(0.5, None), PROPORTIONAL, Allocation()).keep
     assert keep["conv2"] == 32
     assert min(keep.values()) < 32
 
@@ -71,14 +71,16 @@ def test_sensitive_groups_keep_more() -> None:
 def test_sharpness_zero_ignores_sensitivity() -> None:
     harm = {g.name: 10.0 if g.name == "conv2" else 1.0 for g in PROFILE.groups}
     blunt = Allocation(sharpness=0.0)
-    one = Solver(PROFILE, sensitivity(harm)).solve(Limits(0.5, None), PROPORTIONAL, blunt).keep
-    other = Solver(PROFILE, EVEN).solve(Limits(0.5, None), PROPORTIONAL, blunt).keep
+    one = Solver(PROFILE, sensitivity(harm), aligned=False).solve(Limits(0.5, None), PROPORTIONAL, blunt).keep
+    other = Solver(PROFILE, EVEN, aligned=False).solve(Limits(0.5, None), PROPORTIONAL, blunt).keep
     assert one == other
 
 
 def test_depth_bias_spares_late_layers() -> None:
-    early = Solver(PROFILE, EVEN).solve(Limits(0.5, None), PROPORTIONAL, Allocation(depth_bias=-3.0)).keep
-    late = Solver(PROFILE, EVEN).solve(Limits(0.5, None), PROPORTIONAL, Allocation(depth_bias=3.0)).keep
+    early = (
+        Solver(PROFILE, EVEN, aligned=False).solve(Limits(0.5, None), PROPORTIONAL, Allocation(depth_bias=-3.0)).keep
+    )
+    late = Solver(PROFILE, EVEN, aligned=False).solve(Limits(0.5, None), PROPORTIONAL, Allocation(depth_bias=3.0)).keep
     assert early["conv0"] >= late["conv0"]
     assert early["conv5"] < late["conv5"]
 
@@ -90,7 +92,7 @@ def test_floors_are_the_smallest_shape_and_one_block() -> None:
 
 
 def test_cost_model_learns_the_overhead_from_two_points() -> None:
-    costs = ShapeCosts(PROFILE.shapes, PROFILE.sizes)
+    costs = ShapeCosts(PROFILE.shapes, PROFILE.sizes, aligned=False)
     half = dict.fromkeys(PROFILE.sizes, 16)
     points = [
         costs.point(keep, latency_ratio=0.2 + 0.3 * costs.total(keep)[0], size_ratio=0.05 + 0.2 * costs.total(keep)[1])
@@ -102,7 +104,7 @@ def test_cost_model_learns_the_overhead_from_two_points() -> None:
 
 
 def test_cost_model_never_predicts_that_more_work_is_faster() -> None:
-    costs = ShapeCosts(PROFILE.shapes, PROFILE.sizes)
+    costs = ShapeCosts(PROFILE.shapes, PROFILE.sizes, aligned=False)
     points = [
         costs.point(PROFILE.sizes, latency_ratio=0.3, size_ratio=0.3),
         costs.point(dict.fromkeys(PROFILE.sizes, 8), latency_ratio=0.5, size_ratio=0.1),
