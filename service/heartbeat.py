@@ -73,7 +73,7 @@ class Heartbeat:
                     with self._lock:
                         # Not lost if the job has ended meanwhile: its last write gives the lease back.
                         if self._lease is lease:
-                            logger.info("job %s: the lease is over", lease.job_id)
+                            logger.debug("job %s: the lease is over", lease.job_id)
                             self._lease = None
             except SQLAlchemyError as failure:
                 logger.warning("heartbeat failed, trying again: %s", failure)

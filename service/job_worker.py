@@ -79,6 +79,8 @@ class JobWorker:
                 self._leases.release(lease)
             logger.info("job %s: left (%s)", lease.job_id, loss)
             return
+        except OperationalError:
+            raise  # the database is away: no fault of the job, which is taken up again when its lease has run out
         except Exception as error:
             if self._stop.is_set():  # what broke under a signal is no fault of the job
                 self._leases.release(lease)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from service.app import create_app
 from service.migrate import upgrade
@@ -58,7 +60,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _run_until_signal(settings: Settings, supervisor: Supervisor | None, announce: Callable[[str], None]) -> None:
     with _listening(settings) as listener:
-        upgrade(settings)
+        _migrate(settings)
         app = create_app(settings)
         server = _Server(
             uvicorn.Config(
@@ -85,6 +87,18 @@ def _run_until_signal(settings: Settings, supervisor: Supervisor | None, announc
         finally:
             if supervisor is not None:
                 supervisor.join()
+
+
+def _migrate(settings: Settings) -> None:
+    try:
+        upgrade(settings)
+    except (OperationalError, OSError) as error:
+        reason = error.orig if isinstance(error, OperationalError) else error
+        shown = make_url(settings.database).render_as_string(hide_password=True)
+        remedy = "check BANTAM_DATABASE_URL, and that the server runs or the folder can be written"
+        raise CannotServe(f"cannot open the database {shown}: {reason}; {remedy}") from error
+    except ModuleNotFoundError as error:
+        raise CannotServe(f"{error}; PostgreSQL needs `pip install 'bantam[postgres]'`") from error
 
 
 class _Server(uvicorn.Server):
