@@ -108,10 +108,18 @@ def trials_table(trials: Sequence[Json]) -> Table:
     return table
 
 
-def jobs_table(jobs: Sequence[Json]) -> Table:
+def jobs_table(jobs: Sequence[Json], width: int = 120) -> Table:
+    """width: of the terminal; a narrow one gets no times, so that ids stay whole."""
+    wide = width >= 100
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("id", "name", "state", "trials", "metric", "latency", "size", "created"):
-        table.add_column(name, justify="right" if name in ("trials", "metric", "latency", "size") else "left")
+    longest = max((len(str(job["id"])) for job in jobs), default=0)
+    table.add_column("id", no_wrap=True, min_width=longest)  # whole: it is there to be copied
+    table.add_column("name", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("state", no_wrap=True, min_width=10)
+    for name in ("trials", "metric", "latency", "size"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    if wide:
+        table.add_column("created", no_wrap=True)
     for job in jobs:
         best, progress = job.get("best") or {}, job.get("progress") or {}
         table.add_row(
@@ -122,7 +130,7 @@ def jobs_table(jobs: Sequence[Json]) -> Table:
             wording.metric(best.get("metric")),
             wording.ratio(best.get("latency_ratio")),
             wording.ratio(best.get("size_ratio")),
-            str(job.get("created_at", ""))[:16].replace("T", " "),
+            *([str(job.get("created_at", ""))[:16].replace("T", " ")] if wide else []),
         )
     return table
 

@@ -75,7 +75,7 @@ def jobs(
     if as_json:
         print_json(rows)
     elif rows:
-        console.print(jobs_table(rows))
+        console.print(jobs_table(rows, console.width))
     else:
         console.print("no jobs yet; send one with: bantam submit job.json")
 

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import app
+from service.cli_options import console
 from tests.service import sample_job, seeded
 from tests.service.api import DATASET_BYTES, MODEL_BYTES, RunningApi
 
@@ -110,6 +111,14 @@ def test_jobs_lists_and_prints_json(bantam: Any, sqlite_api: RunningApi) -> None
     assert "budget met" in shown
     assert "0.408×" in shown
     assert [j["id"] for j in json.loads(bantam("jobs", "--json").stdout)] == [job_id]
+
+
+def test_ids_are_whole_on_a_narrow_terminal(
+    bantam: Any, sqlite_api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = finished(sqlite_api, name="a name that is much too long for such a terminal " * 2)
+    monkeypatch.setattr(console, "_width", 80)
+    assert job_id in bantam("jobs").stdout
 
 
 def test_watch_ends_with_the_comparison(bantam: Any, sqlite_api: RunningApi) -> None:

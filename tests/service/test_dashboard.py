@@ -164,7 +164,7 @@ def test_a_running_job_moves_without_a_reload(visit: Visit) -> None:
     expect(page.get_by_role("log")).to_contain_text("a seventh one")
     ledger.finish("succeeded", outcome="nearest_miss", reason="the runtime costs 0.1 ms", report={})
     expect(page.locator(".title-row")).to_contain_text("nearest miss")
-    expect(page.locator(".verdict")).to_contain_text("the runtime costs 0.1 ms")
+    expect(page.locator(".verdict")).to_contain_text("The runtime costs 0.1 ms.")
 
 
 def test_without_events_it_polls(visit: Visit) -> None:

@@ -57,7 +57,11 @@ export function verdict(job) {
   }
 }
 
-const sentences = (...parts) => parts.filter(Boolean).map((p) => (/[.!?]$/.test(p) ? p : `${p}.`)).join(" ");
+const sentences = (...parts) =>
+  parts
+    .filter(Boolean)
+    .map((p) => p[0].toUpperCase() + p.slice(1) + (/[.!?]$/.test(p) ? "" : "."))
+    .join(" ");
 
 /** 0..1; a job can also be done early, so the share of seconds counts as well as that of trials. */
 export function progressShare(job) {
