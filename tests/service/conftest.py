@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,6 +44,7 @@ def postgres_url() -> Iterator[str]:
         _admin(text_url, f"ALTER SYSTEM SET {setting} = off")
     _admin(text_url, "SELECT pg_reload_conf()")
     yield text_url
+    os.kill(server.get_pid(), signal.SIGQUIT)  # at once, without writing what nobody wants
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -151,3 +154,16 @@ def api(settings: Settings, start_api: Callable[[Settings], RunningApi]) -> Runn
 @pytest.fixture
 def sqlite_api(sqlite_settings: Settings, start_api: Callable[[Settings], RunningApi]) -> RunningApi:
     return start_api(sqlite_settings)
+
+
+@pytest.fixture(scope="session")
+def shared_api(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    """One server for all tests of refusals and of what never changes. No test may leave a job on it."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "data").mkdir()
+    path = folder / "data" / "bantam.sqlite3"
+    shutil.copy(sqlite_template, path)
+    kind: type[RunningApi] = importlib.import_module("tests.service.api").RunningApi
+    api = kind(_settings(f"sqlite:///{path}", folder))
+    yield api
+    api.close()

@@ -43,21 +43,21 @@ def test_an_empty_token_file_opens_no_door(tmp_path: Path) -> None:
         {"Cookie": f"{COOKIE}=wrong"},
     ],
 )
-def test_without_the_token_nothing_is_answered(sqlite_api: RunningApi, headers: dict[str, str]) -> None:
-    filled = {k: v.format(token=sqlite_api.state.token) for k, v in headers.items()}
+def test_without_the_token_nothing_is_answered(shared_api: RunningApi, headers: dict[str, str]) -> None:
+    filled = {k: v.format(token=shared_api.state.token) for k, v in headers.items()}
     for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/models"), ("GET", "/metrics"), ("GET", "/v1/unknown")):
-        response = sqlite_api.open.request(method, path, headers=filled)
+        response = shared_api.open.request(method, path, headers=filled)
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
         assert response.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/"])
-def test_probes_docs_and_the_page_are_open(sqlite_api: RunningApi, path: str) -> None:
-    assert sqlite_api.open.get(path).status_code == 200
+def test_probes_docs_and_the_page_are_open(shared_api: RunningApi, path: str) -> None:
+    assert shared_api.open.get(path).status_code == 200
 
 
-def test_a_path_trick_does_not_get_round_the_guard(sqlite_api: RunningApi) -> None:
+def test_a_path_trick_does_not_get_round_the_guard(shared_api: RunningApi) -> None:
     for path in (
         "//v1/jobs",
         "/v1/../v1/jobs",
@@ -66,7 +66,7 @@ def test_a_path_trick_does_not_get_round_the_guard(sqlite_api: RunningApi) -> No
         "/static/../../token",
         "/static/%2e%2e/app.py",
     ):
-        response = sqlite_api.open.get(httpx.URL(sqlite_api.url).copy_with(raw_path=path.encode()))
+        response = shared_api.open.get(httpx.URL(shared_api.url).copy_with(raw_path=path.encode()))
         assert response.status_code in (401, 404), path
 
 
@@ -83,10 +83,10 @@ def test_the_browser_signs_in_with_a_cookie(sqlite_api: RunningApi) -> None:
     assert sqlite_api.open.get("/v1/jobs").status_code == 401
 
 
-def test_the_open_sign_in_reads_little(sqlite_api: RunningApi) -> None:
-    assert sqlite_api.open.post("/v1/session", content=b"x" * 5000).status_code == 413
-    assert sqlite_api.open.post("/v1/session", content=b"{").status_code == 400
-    assert sqlite_api.open.post("/v1/session", json=[1]).status_code == 422
+def test_the_open_sign_in_reads_little(shared_api: RunningApi) -> None:
+    assert shared_api.open.post("/v1/session", content=b"x" * 5000).status_code == 413
+    assert shared_api.open.post("/v1/session", content=b"{").status_code == 400
+    assert shared_api.open.post("/v1/session", json=[1]).status_code == 422
 
 
 def test_an_upload_without_the_token_is_refused_before_its_body_is_sent(sqlite_api: RunningApi) -> None:

@@ -10,8 +10,8 @@ from service.routes.trials import prefers_html
 from tests.service.api import MODEL_BYTES, RunningApi
 
 
-def test_techniques_come_with_schemas_that_fit_real_recipes(sqlite_api: RunningApi) -> None:
-    items = sqlite_api.client.get("/v1/techniques").json()["items"]
+def test_techniques_come_with_schemas_that_fit_real_recipes(shared_api: RunningApi) -> None:
+    items = shared_api.client.get("/v1/techniques").json()["items"]
     schemas = {item["name"]: item["parameters"] for item in items}
     assert list(schemas) == ["structured_pruning", "distillation", "quantization"]
     recipe = Recipe((StructuredPruning(keep={"conv1": 8}), Distillation(samples=100), Quantization()))
@@ -23,18 +23,18 @@ def test_techniques_come_with_schemas_that_fit_real_recipes(sqlite_api: RunningA
         jsonschema.validate({"importance": "magic"}, schemas["structured_pruning"])
 
 
-def test_targets_and_tasks_say_what_a_job_may_name(sqlite_api: RunningApi) -> None:
-    (target,) = sqlite_api.client.get("/v1/targets").json()["items"]
+def test_targets_and_tasks_say_what_a_job_may_name(shared_api: RunningApi) -> None:
+    (target,) = shared_api.client.get("/v1/targets").json()["items"]
     assert (target["runtime"], target["device"]) == ("onnxruntime", "cpu")
     assert target["version"]
     jsonschema.validate({"runtime": "onnxruntime", "threads": 2}, target["parameters"])
-    (task,) = sqlite_api.client.get("/v1/tasks").json()["items"]
+    (task,) = shared_api.client.get("/v1/tasks").json()["items"]
     assert (task["name"], task["metric"]) == ("classification", "accuracy")
     jsonschema.validate({"train": "d", "inputs": ["x"], "target": "y"}, task["parameters"])
 
 
-def test_openapi_lists_the_whole_contract_with_its_problems(sqlite_api: RunningApi) -> None:
-    document = sqlite_api.open.get("/openapi.json").json()
+def test_openapi_lists_the_whole_contract_with_its_problems(shared_api: RunningApi) -> None:
+    document = shared_api.open.get("/openapi.json").json()
     calls = {(m.upper(), p) for p, methods in document["paths"].items() for m in methods}
     job = "/v1/jobs/{job_id}"
     expected = {("POST", "/v1/jobs"), ("GET", "/v1/jobs"), ("GET", job)}

@@ -114,39 +114,39 @@ def test_the_same_key_gives_the_same_job(api: RunningApi) -> None:
         ({"model": "m-unknown"}, "model"),
     ],
 )
-def test_a_bad_specification_is_refused_by_field(sqlite_api: RunningApi, change: dict[str, Any], field: str) -> None:
-    response = sqlite_api.client.post("/v1/jobs", json=sqlite_api.spec(**change))
+def test_a_bad_specification_is_refused_by_field(shared_api: RunningApi, change: dict[str, Any], field: str) -> None:
+    response = shared_api.client.post("/v1/jobs", json=shared_api.spec(**change))
     assert response.status_code == 422
     problem = response.json()
     assert set(problem) == {"type", "title", "status", "detail", "errors"}
     assert list(fields(problem)) == [field]
     assert fields(problem)[field]
-    assert count_jobs(sqlite_api) == 0
+    assert count_jobs(shared_api) == 0
 
 
-def test_every_fault_of_a_request_is_named(sqlite_api: RunningApi) -> None:
-    spec = sqlite_api.spec(model="m0", budget={"latency_ratio": 0.5})
+def test_every_fault_of_a_request_is_named(shared_api: RunningApi) -> None:
+    spec = shared_api.spec(model="m0", budget={"latency_ratio": 0.5})
     spec["data"] = {**spec["data"], "train": "d0", "test": "d1"}
-    named = fields(sqlite_api.client.post("/v1/jobs", json=spec).json())
+    named = fields(shared_api.client.post("/v1/jobs", json=spec).json())
     assert list(named) == ["model", "data.train", "data.test"]
     assert "POST /v1/models" in named["model"]
-    spec = sqlite_api.spec()
+    spec = shared_api.spec()
     spec["data"] = {**spec["data"], "inputs": ["pixels"], "target": "class"}
-    named = fields(sqlite_api.client.post("/v1/jobs", json=spec).json())
+    named = fields(shared_api.client.post("/v1/jobs", json=spec).json())
     assert set(named) == {"data.target", "data.inputs[0]"}
-    assert count_jobs(sqlite_api) == 0
+    assert count_jobs(shared_api) == 0
 
 
-def test_what_is_not_json_is_refused(sqlite_api: RunningApi) -> None:
+def test_what_is_not_json_is_refused(shared_api: RunningApi) -> None:
     headers = {"Content-Type": "application/json"}
-    response = sqlite_api.client.post("/v1/jobs", content=b"{", headers=headers)
+    response = shared_api.client.post("/v1/jobs", content=b"{", headers=headers)
     assert response.status_code == 400
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("path", ["", "/trials", "/trials/0", "/front", "/events", "/artifact", "/report", "/logs"])
-def test_an_unknown_job_is_a_404_problem_everywhere(sqlite_api: RunningApi, path: str) -> None:
-    response = sqlite_api.client.get(f"/v1/jobs/nope{path}")
+def test_an_unknown_job_is_a_404_problem_everywhere(shared_api: RunningApi, path: str) -> None:
+    response = shared_api.client.get(f"/v1/jobs/nope{path}")
     assert response.status_code == 404
     assert "'nope' does not exist" in response.json()["detail"]
 

@@ -150,15 +150,15 @@ def test_schedules_over_http(sqlite_api: RunningApi) -> None:
         ({"until": 1}, "until"),
     ],
 )
-def test_a_bad_schedule_is_refused_by_field(sqlite_api: RunningApi, change: dict[str, Any], field: str) -> None:
-    body = {"name": "nightly", "cron": "0 3 * * *", "job": sqlite_api.spec(), **change}
-    response = sqlite_api.client.post("/v1/schedules", json=body)
+def test_a_bad_schedule_is_refused_by_field(shared_api: RunningApi, change: dict[str, Any], field: str) -> None:
+    body = {"name": "nightly", "cron": "0 3 * * *", "job": shared_api.spec(), **change}
+    response = shared_api.client.post("/v1/schedules", json=body)
     assert response.status_code == 422
     assert field in [e["field"] for e in response.json()["errors"]]
-    assert sqlite_api.client.get("/v1/schedules").json() == {"items": []}
+    assert shared_api.client.get("/v1/schedules").json() == {"items": []}
 
 
-def test_a_schedule_with_an_unknown_model_names_the_field(sqlite_api: RunningApi) -> None:
-    body = {"name": "nightly", "cron": "0 3 * * *", "job": sqlite_api.spec(model="m0")}
-    response = sqlite_api.client.post("/v1/schedules", json=body)
+def test_a_schedule_with_an_unknown_model_names_the_field(shared_api: RunningApi) -> None:
+    body = {"name": "nightly", "cron": "0 3 * * *", "job": shared_api.spec(model="m0")}
+    response = shared_api.client.post("/v1/schedules", json=body)
     assert [e["field"] for e in response.json()["errors"]] == ["job.model"]

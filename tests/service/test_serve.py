@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from service.serve import CannotServe, serve_api
+from service.settings import Settings
 from service.supervisor import Supervisor, pause_before_restart
 
 SERVE = "from service.serve import serve; from service.settings import Settings; serve(Settings())"
@@ -64,6 +67,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         if service.process.poll() is None:
             service.process.kill()
             service.process.communicate()
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """`serve` sets up the whole process's logging; the tests' own comes back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -119,6 +132,16 @@ def test_a_taken_port_is_one_clear_message(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert f"cannot listen on 127.0.0.1:{port}" in last
     assert "BANTAM_PORT" in last
+
+
+@pytest.mark.parametrize("url", ["postgresql://bantam:secret@127.0.0.1:1/bantam", "sqlite:////proc/no/bantam.sqlite3"])
+@pytest.mark.usefixtures("own_logging")
+def test_a_database_that_cannot_be_opened_is_one_clear_message(tmp_path: Path, url: str) -> None:
+    settings = Settings(data_dir=tmp_path, port=0, database_url=url)
+    with pytest.raises(CannotServe, match="cannot open the database") as refused:
+        serve_api(settings)
+    assert "BANTAM_DATABASE_URL" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_dead_child_is_started_again_and_all_are_stopped(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
 from search.inputs import JobInputs
 from search.ledger import LeaseLost, Ledger
@@ -135,6 +136,24 @@ def test_a_crash_of_the_search_fails_the_job_with_its_reason(
 
 
 @on_sqlite
+def test_a_database_that_was_away_is_no_fault_of_the_job(
+    store: Database, submit: Callable[[], str], start: Start
+) -> None:
+    tries: list[float] = []
+
+    def search(inputs: JobInputs, ledger: Ledger) -> None:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise OperationalError("UPDATE jobs", {}, ConnectionError("server closed the connection"))
+        ledger.finish("succeeded", outcome="feasible", reason=None, report={})
+
+    job_id = submit()
+    start(search)
+    until(lambda: state_of(store, job_id) == "succeeded")
+    assert len(tries) == 2
+
+
+@on_sqlite
 def test_a_search_that_ends_without_a_result_fails_the_job(
     store: Database, submit: Callable[[], str], start: Start
 ) -> None:
@@ -251,6 +270,7 @@ def test_a_killed_workers_job_is_taken_over_with_nothing_lost(
     job_id = submit()
     first = fleet.launch()
     until(lambda: len(finished(store, job_id)) >= 5)
+    until(lambda: (row := Jobs(store).get(job_id)).lease_heartbeat_at > row.lease_acquired_at)
     first.send_signal(signal.SIGKILL)
     first.wait()
     killed = time.monotonic()
