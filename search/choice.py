@@ -32,11 +32,20 @@ def ranked(trials: Iterable[Trial], objective: Objective) -> list[Trial]:
 
 
 def nearest_miss(trials: Iterable[Trial]) -> Trial | None:
-    """The measured trial that is over the budget by least (sum of relative excesses); ties: the better metric."""
-    measured = [t for t in trials if t.latency is not None and t.feasible is False]
+    """The measured trial that is over the budget by least (sum of relative excesses).
+
+    It may not have been scored, and may even be inside the cost limits, when a search ends early. Ties: the better
+    metric, then the larger model.
+    """
+    measured = [t for t in trials if t.latency is not None and not t.feasible]
     return min(
         measured,
-        key=lambda t: (total_violation(t.violations), -(t.metric if t.metric is not None else -1.0), t.number),
+        key=lambda t: (
+            total_violation(t.violations),
+            -(t.metric if t.metric is not None else -1.0),
+            -(t.macs or 0),
+            t.number,
+        ),
         default=None,
     )
 

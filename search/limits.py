@@ -40,6 +40,11 @@ def _explanation(
             f"with techniques {', '.join(spec.allowed)} this is the least that was measured; allow structured_pruning "
             "to remove channels"
         )
+    if not any(v.field == missed.field for v in min(floors, key=lambda t: len(t.violations)).violations):
+        return (
+            "the smallest candidates show that this limit can be met, but the search ended before one that meets all "
+            "of the budget was tuned; give it more seconds or trials"
+        )
     if missed.field.startswith("latency"):
         fastest = min(floors, key=lambda t: t.latency.ratio if t.latency is not None else 9.0)
         return _latency(spec, profile, fastest, missed, confirmed.kernels if confirmed is not None else {})
