@@ -38,6 +38,7 @@ from search.work import (
 )
 
 RETRIES = 2  # of a work whose process died
+NOISE = 0.5  # a loss of less than this many standard errors is none
 NO_TRIAL = -1  # the key under which retries of works without a trial are counted
 
 
@@ -315,7 +316,7 @@ class Coordinator:
             return None
         for trial in ranked(self.book.all, "metric")[:1]:
             loss, error = self.profile.baseline.metric - (trial.metric or 0.0), self._errors.get(trial.number)
-            if error is not None and loss <= error:
+            if error is not None and loss <= NOISE * error:
                 return Answer(
                     f"trial {trial.number} loses {max(loss, 0.0):.4f} of the metric with a standard error of "
                     f"{error:.4f}: on this validation split no candidate can be told from the uncompressed model"
