@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from compressors.recipe import Distillation, Recipe
+from compressors.recipe import Recipe
 from search.choice import nearest_miss, ranked
 from search.events import BaselineKnown, Event
-from search.feasibility import Measured, violations
 from search.profile import Profile
 from search.promotion import Promotion, next_promotion
 from search.proposals import Proposals
-from search.records import Fidelity, Stage, Trial
+from search.records import Stage, Trial
 from search.rungs import RungPlan, plan_rungs
 from search.sensitivity import Entry, Sensitivity
 from search.spec import JobSpec
 from search.trial_book import PAUSED, TrialBook
+from search.trial_results import after_gate, after_score
 from search.work import (
     Failed,
     Gated,
@@ -56,16 +56,24 @@ class Answer:
 
 class Coordinator:
     """trials: what earlier coordinators of this job left. plan: the rungs they had planned, if they got that far.
+    worker: name of the process that runs the job, for the trials' rows.
 
     Drive it so: while `answer` is None, give each free slot the `next_work`, hand every result to `take`, and write
     `events` to the ledger. Cost per result: O(trials).
     """
 
-    def __init__(self, spec: JobSpec, trials: Iterable[Trial] = (), plan: RungPlan | None = None) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        trials: Iterable[Trial] = (),
+        plan: RungPlan | None = None,
+        *,
+        worker: str | None = None,
+    ) -> None:
         self.spec = spec
         self.plan = plan
         self.profile: Profile | None = None
-        self.book = TrialBook(trials)
+        self.book = TrialBook(trials, worker=worker)
         self._proposals: Proposals | None = None
         self._queue: deque[Work] = deque()
         self._unshaped: deque[int] = deque()  # interrupted before they were measured; gated once the solver can
@@ -200,27 +208,12 @@ class Coordinator:
     def _gated(self, work: GateWork, result: Gated) -> None:
         assert self._proposals is not None
         self._proposals.points = (*self._proposals.points, *result.points)
-        baseline = self._proposals.profile.baseline
         trial = self.book[result.trial]
         recipe = self._proposals.recipe(trial, result, work.quantization)
-        measured = Measured(
-            latency_ms=result.latency.p50_ms, latency_ratio=result.latency.ratio, size_bytes=result.size_bytes
-        )
-        missed = violations(self.spec.budget, baseline, measured)
-        trial = replace(
-            trial,
-            recipe=recipe.to_json(),
-            latency=result.latency,
-            size_bytes=result.size_bytes,
-            size_ratio=result.size_bytes / baseline.size_bytes,
-            macs=result.macs,
-            parameters=result.parameters,
-            violations=missed,
-            stages=(*trial.stages, *result.stages),
-        )
+        trial = after_gate(trial, result, recipe, self.spec.budget, self._proposals.profile.baseline)
         reason = self._gate_reason(trial)
         if reason is not None:
-            trial = replace(trial, state="gated", reason=reason, feasible=False if missed else None)
+            trial = replace(trial, state="gated", reason=reason, feasible=False if trial.violations else None)
             self._proposals.tell(trial)
             self.book.end(trial)
             return
@@ -240,35 +233,13 @@ class Coordinator:
     def _scored(self, result: Scored) -> None:
         assert self._proposals is not None
         trial = self.book[result.trial]
-        assert trial.latency is not None
         self._errors[trial.number] = result.metric_error
         if result.speed is not None:
             self._speed = result.speed if self._speed is None else 0.5 * (self._speed + result.speed)
         self._score_seconds = next((s.seconds for s in result.stages if s.name == "score"), self._score_seconds)
-        baseline = self._proposals.profile.baseline
-        measured = Measured(
-            latency_ms=trial.latency.p50_ms,
-            latency_ratio=trial.latency.ratio,
-            size_bytes=result.size_bytes,
-            metric=result.metric,
-        )
-        missed = violations(self.spec.budget, baseline, measured)
         tunable = bool(trial.knobs) and self._proposals.space.pruning
         done = not tunable or (self.plan is not None and result.rung >= self.plan.top)
-        trial = replace(
-            trial,
-            state="completed" if done else "stopped",
-            reason=None if done else f"rung {result.rung}: waits to be promoted",
-            recipe=_carried_out(Recipe.from_json(trial.recipe or {}), result.samples).to_json(),
-            metric=result.metric,
-            size_bytes=result.size_bytes,
-            size_ratio=result.size_bytes / baseline.size_bytes,
-            violations=missed,
-            feasible=not missed,
-            fidelity=Fidelity(rung=result.rung, samples=result.samples),
-            stages=(*trial.stages, *result.stages),
-            artifact=result.sha256,
-        )
+        trial = after_score(trial, result, self.spec.budget, self._proposals.profile.baseline, done=done)
         self._proposals.tell(trial)
         self.book.end(trial)
 
@@ -420,8 +391,3 @@ class Coordinator:
 def _same_shape(recipe: Recipe, document: Mapping[str, Any] | None) -> bool:
     other = Recipe.from_json(document or {}) if document is not None else None
     return other is not None and (other.pruning, other.quantization) == (recipe.pruning, recipe.quantization)
-
-
-def _carried_out(recipe: Recipe, samples: int) -> Recipe:
-    """The recipe with the samples that its tuning really saw."""
-    return Recipe(tuple(replace(s, samples=samples) if isinstance(s, Distillation) else s for s in recipe.steps))

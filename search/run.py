@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -66,7 +68,8 @@ class _Driver:
         self._asked = self._told = float("-inf")
         self._plan_path = inputs.workspace / "plan.json"
         self._best: object = None
-        self._coordinator = Coordinator(inputs.spec, ledger.trials(), self._saved_plan())
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._coordinator = Coordinator(inputs.spec, ledger.trials(), self._saved_plan(), worker=worker)
 
     def run(self) -> None:
         inputs, coordinator = self._inputs, self._coordinator

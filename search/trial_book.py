@@ -14,14 +14,17 @@ PAUSED = "paused; goes on from its checkpoint"
 
 
 class TrialBook:
-    """towards: rung that each running trial is on its way to (0: its gate or its first score).
+    """worker: written into the trials that this book begins.
+
+    towards: rung that each running trial is on its way to (0: its gate or its first score).
 
     Cost: O(front) per change.
     """
 
-    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+    def __init__(self, trials: Iterable[Trial] = (), *, worker: str | None = None) -> None:
         self.rows: dict[int, Trial] = {t.number: t for t in trials}
         self.towards: dict[int, int] = {}
+        self._worker = worker
         self._front = Front.of(self.rows.values())
         self._events: list[Event] = []
 
@@ -50,7 +53,7 @@ class TrialBook:
     def begin(self, trial: Trial, rung: int) -> None:
         """The trial runs now, towards `rung`."""
         self.towards[trial.number] = rung
-        self.put(replace(trial, state="running", reason=None))
+        self.put(replace(trial, state="running", reason=None, worker=self._worker))
 
     def end(self, trial: Trial) -> None:
         """The trial does not run any more; its state says why."""
