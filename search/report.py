@@ -43,8 +43,8 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
         "environment": {**profile.fingerprint, "slot": "exclusive, one per machine"},
         "splits": dict(profile.rows),
         "notes": [
-            "Latency: rounds alternate the candidate with the uncompressed model in the same runtime; the ratio is "
-            "the median over rounds, its interval covers 95 %.",
+            "Latency: both files loaded nine times anew, rounds alternating between them; the ratio is the mean over "
+            "these sessions, and a further session falls into the interval with 95 % probability.",
             "Metric: of the exported file, reloaded from disk. The test split was read for this model only.",
         ],
     }

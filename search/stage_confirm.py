@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import torch
 
-from compressors.latency import measure
 from compressors.onnx_runtime import kernel_summary
+from compressors.session_latency import measure_sessions
 from compressors.tasks import standard_error
 from search.records import Latency
 from search.stage_clock import StageClock
@@ -18,7 +18,6 @@ from search.stage_score import artifact_path, tuned_model
 from search.work import Confirmed, ConfirmWork
 from search.workbench import Array, Workbench
 
-MEASURE_SECONDS = 2.0
 PARITY_ROWS = 256
 
 
@@ -29,11 +28,14 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
     baseline = bench.inputs.workspace / BASELINE_FILE
     shutil.copyfile(baseline_file(bench), baseline)
     with clock.stage("confirm_latency"):
-        candidate, original = bench.session(path), bench.session(baseline)
         inputs, quiet = bench.latency_inputs, profile(bench).profile.baseline.latency_ms
         with bench.slot.exclusive():
-            measured = measure(
-                candidate, original, inputs, seed=bench.seed, seconds=MEASURE_SECONDS, quiet_baseline_ms=quiet
+            measured = measure_sessions(
+                lambda: bench.session(path),
+                lambda: bench.session(baseline),
+                inputs,
+                seed=bench.seed,
+                quiet_baseline_ms=quiet,
             )
     with clock.stage("confirm_validation"):
         outputs, target = bench.predict(path, bench.splits.validation, alone=True)

@@ -64,8 +64,8 @@ def test_tuning_learns() -> None:
     network = model()
     before = accuracy(network)
     config = Distillation(alpha=0.0, learning_rate=0.1)
-    run = tuned(network, 0, 10 * ROWS, make_optimizer(network, config))
-    assert run.seen == 10 * ROWS
+    run = tuned(network, 0, 40 * ROWS, make_optimizer(network, config))
+    assert run.seen == 40 * ROWS
     assert not network.training
     assert accuracy(network) > max(before, 0.9)
 
