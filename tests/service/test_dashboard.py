@@ -46,7 +46,7 @@ class Visit:
         self.page.goto(self.api.url)
         self.page.get_by_label("Token").fill(self.api.state.token)
         self.page.get_by_role("button", name="Sign in").click()
-        expect(self.page.get_by_role("heading", name="Jobs")).to_be_visible()
+        expect(self.page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
 
     def open_job(self, job_id: str) -> None:
         """As somebody who has signed in before."""
