@@ -28,7 +28,7 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
         "job": {"id": inputs.job_id, "spec": inputs.spec.model_dump(mode="json")},
         "reason": verdict.reason,
         "stopped_because": answer.reason,
-        "baseline": {**asdict(profile.baseline), "p90_ms": profile.baseline_p90_ms, "parity": profile.parity},
+        "baseline": _baseline(profile, verdict),
         "winner": _winner(verdict),
         "test": _test(verdict),
         "parity": _parity(verdict),
@@ -48,6 +48,14 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
             "Metric: of the exported file, reloaded from disk. The test split was read for this model only.",
         ],
     }
+
+
+def _baseline(profile: Profile, verdict: Verdict) -> dict[str, Any]:
+    """Latencies are those measured in the same rounds as the winner's, where there is one."""
+    found = {**asdict(profile.baseline), "p90_ms": profile.baseline_p90_ms, "parity": profile.parity}
+    if verdict.confirmed is not None:
+        found |= {"latency_ms": verdict.confirmed.baseline_latency_ms, "p90_ms": verdict.confirmed.baseline_p90_ms}
+    return found
 
 
 def _winner(verdict: Verdict) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from search.choice import as_best, ranked
 from search.confirmation import confirm
@@ -95,6 +95,8 @@ class _Driver:
             return
         self._ledger.put_artifact("baseline", inputs.workspace / "baseline.onnx")
         self._ledger.put_artifact("winner", inputs.workspace / verdict.artifact)
+        confirmed = replace(coordinator.profile.baseline, latency_ms=verdict.confirmed.baseline_latency_ms)
+        self._ledger.put_baseline(confirmed)  # measured in the same rounds as the winner
         best = as_best(verdict.trial, coordinator.profile.baseline, test_metric=verdict.confirmed.test_metric)
         self._ledger.put_best(best)
         self._progress("confirm", force=True)
