@@ -143,3 +143,41 @@ def test_an_error_inside_lets_go(tmp_path: Path) -> None:
     for context in (slot.exclusive, slot.shared, slot.exclusive):
         with pytest.raises(RuntimeError, match="inside"), context():
             raise RuntimeError("inside")
+
+
+NESTED = """
+    with slot.shared():
+        say("in")
+        wait_for_line()
+        with slot.shared():
+            say("inner")
+    say("out")
+"""
+
+
+def test_a_chunk_inside_a_chunk_does_not_wait_for_a_measurement_that_waits_for_it(start: Start, tmp_path: Path) -> None:
+    trainer = start(NESTED)
+    assert heard(trainer) == "in"
+    measurement = Attempt(MeasurementSlot(tmp_path), "exclusive")
+    time.sleep(0.3)
+    assert not measurement.entered.is_set()
+    tell(trainer)
+    assert heard(trainer) == "inner"
+    assert heard(trainer) == "out"
+    assert measurement.entered.wait(PATIENCE)
+
+
+def test_a_chunk_inside_a_measurement_is_free(tmp_path: Path) -> None:
+    slot = MeasurementSlot(tmp_path)
+    with slot.exclusive(), slot.shared(), slot.exclusive():
+        pass
+    with slot.exclusive():
+        pass
+
+
+def test_a_measurement_inside_a_chunk_is_refused(tmp_path: Path) -> None:
+    slot = MeasurementSlot(tmp_path)
+    with pytest.raises(RuntimeError, match="inside a chunk"), slot.shared(), slot.exclusive():
+        pass
+    with slot.exclusive():
+        pass
