@@ -31,7 +31,10 @@ class LayerDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """format: 'pt2'. parameters: count of trained values. batch_is_dynamic: dimension 0 of every input is free."""
+    """format: 'pt2'. parameters: count of trained values. batch_is_dynamic: dimension 0 of every input is free.
+
+    unsupported: why no runtime can run the model as it is (the operator and where it stands); None: it can be exported.
+    """
 
     format: str
     parameters: int
@@ -39,6 +42,7 @@ class ModelDescription:
     outputs: tuple[TensorDescription, ...]
     layers: tuple[LayerDescription, ...]
     batch_is_dynamic: bool
+    unsupported: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,6 +62,7 @@ class ModelDescription:
             outputs=tensors("outputs"),
             layers=tuple(LayerDescription(**layer) for layer in document["layers"]),
             batch_is_dynamic=document["batch_is_dynamic"],
+            unsupported=document.get("unsupported"),
         )
 
 

@@ -14,14 +14,15 @@ import pickle
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from compressors.descriptions import ModelDescription
 from compressors.errors import CompressorError, UnsafeArchive
-from compressors.programs import load_program
+from compressors.onnx_export import export_onnx
+from compressors.programs import Program, load_program, sample_inputs
 
 _FORBIDDEN = (
     "os.system",
@@ -86,7 +87,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        description: ModelDescription = load_program(path).description
+        program = load_program(path)
+        description = replace(program.description, unsupported=_unsupported(program))
     except CompressorError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
@@ -98,6 +100,15 @@ def _read(path: Path) -> dict[str, Any]:
             "torch 2.11 or newer",
         }
     return {"model": description.to_json()}
+
+
+def _unsupported(program: Program) -> str | None:
+    """What the exporter says of a model that it cannot write; found here, so that no search starts in vain."""
+    try:
+        export_onnx(program.module, sample_inputs(program.description, batch=2, seed=0))
+    except CompressorError as error:
+        return str(error)
+    return None
 
 
 def main(path: Path) -> None:

@@ -37,6 +37,8 @@ def check_fit(
 
 
 def _model(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
+    if model.unsupported is not None:
+        yield Problem("model", f"{spec.target.runtime} cannot run it: {model.unsupported}")
     if not model.batch_is_dynamic:
         fixed = next((t for t in model.inputs if not t.shape or t.shape[0] is not None), None)
         if fixed is None or not fixed.shape:

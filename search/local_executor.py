@@ -75,6 +75,11 @@ class LocalExecutor:
             finished.append((work, result))
         return finished
 
+    def abort(self, work: Work) -> None:
+        for slot in self._slots:
+            if slot.work is work:
+                slot.process.kill()
+
     def close(self) -> None:
         for slot in self._slots:
             with contextlib.suppress(OSError):

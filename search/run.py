@@ -25,11 +25,12 @@ from search.report import build_report
 from search.rungs import RungPlan
 from search.stage_score import artifact_path
 from search.trial_book import PAUSED
-from search.work import Work
+from search.work import ScoreWork, Work
 
 POLL_SECONDS = 0.25
 DIRECTIVE_SECONDS = 1.0
 PROGRESS_SECONDS = 1.0
+PATIENCE_SECONDS = 900.0
 
 MakeExecutor = Callable[[JobInputs], Executor]
 
@@ -60,6 +61,11 @@ def run_job(inputs: JobInputs, ledger: Ledger, *, make_executor: MakeExecutor = 
         executor.close()
 
 
+def patience(work: Work) -> float:
+    """Seconds after which a work counts as hung: what it was given for tuning, and plenty for the rest."""
+    return PATIENCE_SECONDS + (work.seconds or 0.0 if isinstance(work, ScoreWork) else 0.0)
+
+
 class _Driver:
     def __init__(self, inputs: JobInputs, ledger: Ledger, executor: Executor) -> None:
         self._inputs, self._ledger, self._executor = inputs, ledger, executor
@@ -68,6 +74,7 @@ class _Driver:
         self._asked = self._told = float("-inf")
         self._plan_path = inputs.workspace / "plan.json"
         self._best: object = None
+        self._due: dict[int, tuple[float, Work]] = {}  # when a running work counts as hung
         worker = f"{socket.gethostname()}:{os.getpid()}"
         self._coordinator = Coordinator(inputs.spec, ledger.trials(), self._saved_plan(), worker=worker)
 
@@ -116,10 +123,13 @@ class _Driver:
             self._obey()
             while self._executor.free and (work := coordinator.next_work(self._now)) is not None:
                 self._executor.submit(work)
+                self._due[id(work)] = (time.monotonic() + patience(work), work)
             self._save_plan()
             self._flush()
             self._progress(coordinator.stage)
+            self._cut_off_the_overdue()
             for work, result in self._executor.poll(POLL_SECONDS):
+                self._due.pop(id(work), None)
                 coordinator.take(work, result)
             self._flush()
         return answer
@@ -136,6 +146,14 @@ class _Driver:
             for done, result in self._executor.poll(POLL_SECONDS):
                 if done is work:
                     return result
+
+    def _cut_off_the_overdue(self) -> None:
+        """A process that hangs is killed, and its work tried again elsewhere."""
+        for due, work in list(self._due.values()):
+            if time.monotonic() > due:
+                self._ledger.log("warning", f"{type(work).__name__} takes too long; its process is killed")
+                self._due[id(work)] = (float("inf"), work)
+                self._executor.abort(work)
 
     def _obey(self) -> None:
         if time.monotonic() - self._asked < DIRECTIVE_SECONDS:

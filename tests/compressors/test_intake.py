@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from compressors import intake
 from compressors.errors import UnsafeArchive, UnsupportedModel
 from compressors.intake import IntakeLimits, read_model
 from tests.archives import SAMPLES, TinyNetwork, read_members, torch_payload, write_members, write_tiny_model
+from tests.models import export_pt2
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,26 @@ def test_the_child_refuses_what_reading_a_model_never_needs(action: str, confine
     answer = confined.results[action]
     assert answer == {"error": "UnsafeArchive", "swallowed": True}
     assert not (confined.folder / "marker").exists()
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.lstm(x)[0][:, -1])
+        return out
+
+
+def test_an_operator_that_no_runtime_gets_is_named(tmp_path: Path) -> None:
+    inputs = (torch.rand(2, 5, 4),)
+    export_pt2(Recurrent().eval(), tmp_path / "lstm.pt2", inputs)
+    description = read_model(tmp_path / "lstm.pt2", tmp_path / "model.pt2")
+    assert description.unsupported is not None
+    assert "lstm" in description.unsupported
+
+
+def test_a_model_that_can_be_exported_says_nothing(tiny: Path, tmp_path: Path) -> None:
+    assert read_model(tiny, tmp_path / "model.pt2").unsupported is None

@@ -99,6 +99,21 @@ class ExecutorConformance:
         [(_, again)] = _wait(executor, 1)
         assert isinstance(again, Sensed)
 
+    def test_an_aborted_work_comes_back_as_failed(self, make: MakeExecutor, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        executor = make(Bench(make_scripted, (str(log),)), 1)
+        hanging = SensitivityWork(part=-3, parts=1)
+        executor.submit(hanging)
+        while not log.exists() or not log.read_text():
+            executor.poll(0.1)
+        executor.abort(hanging)
+        [(work, result)] = _wait(executor, 1)
+        assert work is hanging
+        assert isinstance(result, Failed)
+        assert result.retry
+        executor.abort(hanging)
+        assert executor.free == 1
+
     def test_close_ends_running_works(self, make: MakeExecutor, tmp_path: Path) -> None:
         log = tmp_path / "log"
         executor = make(Bench(make_scripted, (str(log),)), 1)

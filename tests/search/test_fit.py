@@ -371,3 +371,10 @@ def test_all_problems_are_reported_at_once() -> None:
 
 def test_columns_that_a_job_does_not_use_may_be_bad() -> None:
     assert check_fit(spec(), MODEL, with_column(PIXELS, non_finite=9, first_bad_row=0)) == ()
+
+
+def test_a_model_that_the_runtime_cannot_run_is_refused_before_a_search() -> None:
+    [problem] = check_fit(spec(), model(unsupported="node 'lstm': no emitter for aten.lstm.input"), DATASETS)
+    assert problem.field == "model"
+    assert "onnxruntime cannot run it" in problem.message
+    assert "aten.lstm" in problem.message

@@ -18,9 +18,11 @@ import pytest
 from PIL import Image
 
 from compressors.recipe import Recipe
+from search import run
 from search.ledger import LeaseLost
 from search.records import Trial
 from search.run import run_job
+from search.work import Failed, Result, Work
 from tests.search.conftest import Digits
 from tests.search.memory_ledger import MemoryLedger
 
@@ -145,6 +147,48 @@ def test_a_killed_evaluator_costs_a_retry_not_the_job(digits: Digits, tmp_path: 
     assert ledger.finished is not None
     assert ledger.finished["outcome"] == "feasible", ledger.finished
     assert any("signal 9" in message for _, message, _ in ledger.logs), ledger.logs
+
+
+class _Hanging:
+    """An executor whose first work never ends by itself, and whose second fails."""
+
+    slots = free = 1
+
+    def __init__(self) -> None:
+        self.submitted: list[Work] = []
+        self.aborted: list[Work] = []
+        self.closed = False
+
+    def submit(self, work: Work) -> None:
+        self.submitted.append(work)
+        self.free = 0
+
+    def poll(self, timeout_s: float) -> list[tuple[Work, Result]]:
+        if len(self.submitted) == 1 and not self.aborted:
+            time.sleep(0.01)
+            return []
+        self.free = 1
+        return [(self.submitted[-1], Failed(reason="ended", retry=len(self.submitted) == 1))]
+
+    def abort(self, work: Work) -> None:
+        self.aborted.append(work)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_work_that_hangs_is_cut_off_and_tried_again(
+    digits: Digits, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.2)
+    executor, ledger = _Hanging(), MemoryLedger(tmp_path / "out")
+    run_job(digits.job(tmp_path / "job", cache), ledger, make_executor=lambda _: executor)
+    assert executor.aborted == executor.submitted[:1]
+    assert len(executor.submitted) == 2
+    assert executor.closed
+    assert any("takes too long" in message for _, message, _ in ledger.logs)
+    assert ledger.finished is not None
+    assert ledger.finished["state"] == "failed"
 
 
 class _Wishing(MemoryLedger):
