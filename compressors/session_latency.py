@@ -7,6 +7,7 @@ measurement loads the files anew, so the interval given here is the one in which
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,28 +27,41 @@ def measure_sessions(
     sessions: int = 9,
     seconds: float = 0.3,
     seed: int = 0,
+    limit_s: float = 20.0,
     quiet_baseline_ms: float | None = None,
 ) -> LatencyResult:
-    """Measures `sessions` fresh pairs, `seconds` each; call it inside an exclusive `MeasurementSlot`.
+    """Measures fresh pairs, `seconds` each, until `sessions` of them were quiet; call it inside an exclusive
+    `MeasurementSlot`. After `limit_s` seconds, and at least `sessions` pairs, the quiet ones so far count.
 
     ratio: mean over sessions. ratio_ci: 95 % prediction interval for one further session,
     mean +- t(sessions - 1) * s * sqrt(1 + 1 / sessions) (Hahn & Meeker 1991, Statistical Intervals, section 4.7).
-    Percentiles are medians over sessions; counts are sums. noisy: half of the sessions or more were.
+    Percentiles are medians over sessions; counts are sums. noisy: fewer than three sessions were quiet, so all count.
     Raises ValueError for fewer than three sessions.
     """
     if sessions < MINIMUM_SESSIONS:
         raise ValueError(f"sessions={sessions}: a spread needs at least {MINIMUM_SESSIONS}")
-    found = [
-        measure(
-            load_candidate(),
-            load_baseline(),
-            inputs,
-            seconds=seconds,
-            seed=seed + number,
-            quiet_baseline_ms=quiet_baseline_ms,
+    played: list[LatencyResult] = []
+    began = time.monotonic()
+    while sum(not p.noisy for p in played) < sessions:
+        if len(played) >= sessions and time.monotonic() - began > limit_s:
+            break
+        played.append(
+            measure(
+                load_candidate(),
+                load_baseline(),
+                inputs,
+                seconds=seconds,
+                seed=seed + len(played),
+                quiet_baseline_ms=quiet_baseline_ms,
+            )
         )
-        for number in range(sessions)
-    ]
+    quiet = [p for p in played if not p.noisy]
+    found = quiet if len(quiet) >= MINIMUM_SESSIONS else played
+    return _summary(found, noisy=len(quiet) < MINIMUM_SESSIONS)
+
+
+def _summary(found: Sequence[LatencyResult], *, noisy: bool) -> LatencyResult:
+    sessions = len(found)
     ratios = np.array([f.ratio for f in found])
     ratio = float(ratios.mean())
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, sessions - 1) * ratios.std(ddof=1) * np.sqrt(1 + 1 / sessions))
@@ -62,7 +76,7 @@ def measure_sessions(
         left_out=sum(f.left_out for f in found),
         runs=sum(f.runs for f in found),
         repeats=sum(f.repeats for f in found),
-        noisy=2 * sum(f.noisy for f in found) >= sessions,
+        noisy=noisy,
     )
 
 

@@ -13,13 +13,17 @@ Outcome = Literal["feasible", "nearest_miss"]
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Paired measurement against the uncompressed model. ratio: candidate / baseline; ratio_ci: 95 % interval."""
+    """Paired measurement against the uncompressed model. ratio: candidate / baseline; ratio_ci: 95 % interval.
+
+    repeats: timed runs. noisy: no quiet moment was found, and the ratio may be biased.
+    """
 
     p50_ms: float
     p90_ms: float
     ratio: float
     ratio_ci: tuple[float, float]
     repeats: int
+    noisy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

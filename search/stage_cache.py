@@ -70,11 +70,17 @@ class StageCache:
         return entry
 
     def get_or_compute(
-        self, stage: str, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, Any]]
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        compute: Callable[[Path], Mapping[str, Any]],
+        *,
+        keep: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     ) -> tuple[dict[str, Any], Path, bool]:
         """Returns (value, folder of its files, whether it was found).
 
-        `compute` gets an empty folder, leaves its files there and returns the value.
+        `compute` gets an empty folder, leaves its files there and returns the value. keep: whether a value is worth
+        finding again; one that is not has no files.
         """
         key = stage_key(stage, inputs)
         found = self.find(key)
@@ -82,6 +88,8 @@ class StageCache:
             return (*found, True)
         with tempfile.TemporaryDirectory(prefix="stage-") as scratch:
             value = compute(Path(scratch))
+            if not keep(value):
+                return dict(value), self._entry(key), False
             files = {path.name: path for path in Path(scratch).iterdir()}
             entry = self.store(key, value, files)
         return dict(value), entry, False

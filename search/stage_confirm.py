@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from compressors.onnx_runtime import kernel_summary
-from compressors.session_latency import measure_sessions
 from compressors.tasks import standard_error
+from search.measuring import measure_for_publication
 from search.records import Latency
 from search.stage_clock import StageClock
-from search.stage_profile import BASELINE_FILE, baseline_file, profile
+from search.stage_profile import BASELINE_FILE, baseline_file
 from search.stage_score import artifact_path, tuned_model
 from search.work import Confirmed, ConfirmWork
 from search.workbench import Array, Workbench
@@ -28,15 +28,7 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
     baseline = bench.inputs.workspace / BASELINE_FILE
     shutil.copyfile(baseline_file(bench), baseline)
     with clock.stage("confirm_latency"):
-        inputs, quiet = bench.latency_inputs, profile(bench).profile.baseline.latency_ms
-        with bench.slot.exclusive():
-            measured = measure_sessions(
-                lambda: bench.session(path),
-                lambda: bench.session(baseline),
-                inputs,
-                seed=bench.seed,
-                quiet_baseline_ms=quiet,
-            )
+        measured = measure_for_publication(bench, path, baseline)
     with clock.stage("confirm_validation"):
         outputs, target = bench.predict(path, bench.splits.validation, alone=True)
         metric = bench.task.metric(outputs, target)
@@ -60,6 +52,7 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
             ratio=measured.ratio,
             ratio_ci=measured.ratio_ci,
             repeats=measured.runs,
+            noisy=measured.noisy,
         ),
         baseline_latency_ms=measured.baseline_p50_ms,
         baseline_p90_ms=measured.baseline_p90_ms,

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from compressors.calibration import placeholder_ranges
-from compressors.latency import measure
 from compressors.onnx_export import export_onnx, serialize
 from compressors.programs import describe_layers
 from compressors.recipe import Quantization, Recipe, StructuredPruning
 from compressors.static_quantization import quantize_onnx
 from search.cost_prediction import CostModel, Point, ShapeCosts
 from search.feasibility import Limits
+from search.measuring import measure_quietly
 from search.profile import Profile
 from search.records import Latency
 from search.solver import Solver
@@ -91,10 +91,7 @@ def _cost(
             content = artifact_bytes(bench, model, quantization)
             path.write_bytes(content)
         with clock.stage("latency"):
-            candidate, baseline = bench.session(path), bench.session(baseline_file(bench))
-            inputs, quiet = bench.latency_inputs, found.baseline.latency_ms
-            with bench.slot.exclusive():
-                measured = measure(candidate, baseline, inputs, seed=bench.seed, quiet_baseline_ms=quiet)
+            measured = measure_quietly(bench, path, baseline_file(bench))
         layers = describe_layers(model, bench.example)
         path.unlink()
         return {
@@ -103,12 +100,13 @@ def _cost(
             "ratio": measured.ratio,
             "ratio_ci": list(measured.ratio_ci),
             "repeats": measured.runs,
+            "noisy": measured.noisy,
             "size_bytes": len(content),
             "macs": sum(layer.macs for layer in layers),
             "parameters": sum(p.numel() for p in model.parameters()),
         }
 
-    value, _, cached = bench.cache.get_or_compute("cost", key, compute)
+    value, _, cached = bench.cache.get_or_compute("cost", key, compute, keep=lambda cost: not cost["noisy"])
     if cached:
         clock.found("latency")
     return value
@@ -172,6 +170,7 @@ def _result(
             ratio=cost["ratio"],
             ratio_ci=(cost["ratio_ci"][0], cost["ratio_ci"][1]),
             repeats=cost["repeats"],
+            noisy=cost["noisy"],
         ),
         size_bytes=cost["size_bytes"],
         macs=cost["macs"],

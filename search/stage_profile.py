@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from compressors.latency import measure
 from compressors.layer_shapes import layer_shapes
 from compressors.onnx_export import check_parity, export_onnx, serialize
 from compressors.recipe import Distillation
 from compressors.training import BATCH, Run, make_optimizer, tune
+from search.measuring import measure_quietly
 from search.profile import Group, Profile
 from search.records import Baseline, Stage
 from search.work import Profiled
@@ -64,9 +64,7 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
     shapes = layer_shapes(program.module, bench.graph, bench.example)
     speed = _speed(bench)
     # Last, when the other processes of the job have started up.
-    inputs, twin = bench.latency_inputs, bench.session(path)
-    with bench.slot.exclusive():
-        alone = measure(session, twin, inputs, seed=bench.seed)
+    alone = measure_quietly(bench, path, path)
     baseline = Baseline(
         metric=bench.task.metric(outputs, target),
         latency_ms=alone.p50_ms,

@@ -28,6 +28,7 @@ from compressors.runtime import Session
 from compressors.structured_pruning import verified_groups
 from compressors.tasks import Task, task
 from search.inputs import JobInputs
+from search.quiet_baseline import QuietBaseline
 from search.splits import Part, Splits, make_splits
 from search.stage_cache import StageCache, stage_key
 from search.teacher import TeacherOutputs
@@ -146,6 +147,11 @@ class Workbench:
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         return take_fingerprint(self.runtime, self.spec.target.threads).to_json()
+
+    @functools.cached_property
+    def quiet_baseline(self) -> QuietBaseline:
+        key = stage_key("quiet", {"model": self.inputs.model.sha256, **self.target_key})
+        return QuietBaseline(self.inputs.cache / "quiet" / f"{key}.json")
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,9 @@ def test_a_job_ends_feasible_and_its_file_scores_what_is_reported(digits: Digits
     assert all(t.fidelity is None for t in gated), "what misses the budget is never tuned"
     for trial in ledger.rows.values():
         assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
-        assert trial.recipe is not None
+        if trial.recipe is None:  # the search was over before its shape was known
+            assert trial.reason == "the search ended before it did"
+            continue
         assert Recipe.from_json(trial.recipe).to_json() == trial.recipe
     json.dumps(report, allow_nan=False)
     assert ledger.best is not None
