@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.cost_prediction import KERNEL_BLOCK
 from search.profile import Profile
 from search.records import Trial, Violation
 from search.spec import JobSpec
@@ -62,13 +63,13 @@ def _latency(spec: JobSpec, profile: Profile, floor: Trial, missed: Violation, k
     assert floor.latency is not None
     calls = sum(kernels.values())
     work = (floor.macs or 0) / max(profile.baseline.macs, 1)
-    per_call = f", {1000 * floor.latency.p50_ms / calls:.1f} microseconds a kernel" if calls else ""
+    per_call = f" ({1000 * floor.latency.p50_ms / calls:.1f} microseconds each on average)" if calls else ""
     count = f"the {calls} kernels that the depth of this network needs" if calls else "the kernels of this network"
     return (
         f"the fastest of the smallest candidates (all {len(profile.groups)} groups of channels cut, "
         f"{work:.1%} of the multiply-adds left) still takes {floor.latency.p50_ms:.3g} ms, "
-        f"{floor.latency.ratio:.3f} of the uncompressed model's {profile.baseline.latency_ms:.3g} ms: "
-        f"{spec.target.runtime} runs {count} one after another{per_call}, whatever their width. Removing channels "
-        f"does not go below that; set {missed.field} to at least {missed.value:.3g}, or start from a model with fewer "
-        "layers"
+        f"{floor.latency.ratio:.3f} of the uncompressed model's {profile.baseline.latency_ms:.3g} ms. "
+        f"{spec.target.runtime} runs {count} one after another{per_call}, and a kernel does not get faster below "
+        f"{KERNEL_BLOCK} channels, so removing more does not help; set {missed.field} to at least "
+        f"{missed.value:.3g}, or start from a model with fewer layers"
     )

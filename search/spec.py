@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from compressors.recipe import STEPS
 
@@ -113,13 +113,13 @@ class JobSpec(_Strict):
             raise ValueError(f"{value}: each technique once")
         return value
 
-    @model_validator(mode="after")
-    def _objective_has_a_limit(self) -> JobSpec:
-        if self.objective in ("latency", "size") and self.budget.max_metric_drop is None:
-            raise ValueError(
-                f"objective={self.objective!r} needs budget.max_metric_drop: it finds the smallest model that keeps it"
-            )
-        return self
+    @field_validator("objective")
+    @classmethod
+    def _objective_has_a_limit(cls, value: Objective, info: ValidationInfo) -> Objective:
+        budget = info.data.get("budget")
+        if value in ("latency", "size") and budget is not None and budget.max_metric_drop is None:
+            raise ValueError(f"{value!r} needs budget.max_metric_drop: it finds the smallest model that keeps it")
+        return value
 
     @property
     def allowed(self) -> tuple[Technique, ...]:
