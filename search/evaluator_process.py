@@ -39,7 +39,7 @@ def serve(pipe: Connection, bench: Bench, threads: int, parent: int) -> None:
         while True:
             work = pipe.recv()
             pipe.send(_answer(evaluate, work))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is leaving already
+    signal.signal(signal.SIGTERM, _stay)  # it is leaving already
 
 
 def _answer(evaluate: Evaluate, work: Work) -> Result:
@@ -55,8 +55,12 @@ def _answer(evaluate: Evaluate, work: Work) -> Result:
 
 def _leave(_signal: int, _frame: object) -> None:
     """Ends the process in order, so that what Python holds of the system is given back."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stay)
     raise SystemExit(0)
+
+
+def _stay(_signal: int, _frame: object) -> None:
+    """Not SIG_IGN: Python complains of a signal that arrives while it is being set to that."""
 
 
 def die_with_parent(parent: int) -> None:
