@@ -149,7 +149,9 @@ def _show(client: Client, name: str, job: Json, seconds: float) -> None:
         if t["latency"] and not any(s["cached"] for s in t["stages"] if s["name"] == "latency")
     ]
     if gates:
-        print(f"   gate (shape, export, bytes, latency): median {statistics.median(gates):.2f} s over {len(gates)}")
+        print(
+            f"   gates, all attempts of a repair together (shape, export, bytes, latency): median {statistics.median(gates):.2f} s over {len(gates)}"
+        )
 
 
 if __name__ == "__main__":

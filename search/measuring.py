@@ -9,8 +9,8 @@ from compressors.latency import LatencyResult, measure
 from compressors.session_latency import measure_sessions
 from search.workbench import Workbench
 
-TRIES = 3
-PAUSE_SECONDS = 0.5  # before the second try; twice that before the third
+TRIES = 2
+PAUSE_SECONDS = 0.5  # between tries; a neighbour that stays is not waited for
 
 
 def measure_quietly(bench: Workbench, candidate: Path, baseline: Path) -> LatencyResult:
@@ -23,7 +23,7 @@ def measure_quietly(bench: Workbench, candidate: Path, baseline: Path) -> Latenc
     best: LatencyResult | None = None
     for attempt in range(TRIES):
         if attempt:
-            time.sleep(attempt * PAUSE_SECONDS)
+            time.sleep(PAUSE_SECONDS)
         with bench.slot.exclusive():
             found = measure(*sessions, inputs, seed=bench.seed + attempt, quiet_baseline_ms=quiet.known_ms)
         quiet.note(found.baseline_p50_ms)

@@ -32,7 +32,9 @@ CLOSE = 0.04  # a shape within this share under a limit is not worth another att
 
 def gate(bench: Workbench, work: GateWork) -> Gated:
     clock = StageClock()
-    found = profile(bench).profile
+    with clock.stage("load"):  # what this process needs once; nothing later
+        found = profile(bench).profile
+        bench.load()
     if work.keep is not None:
         keep = {**found.sizes, **work.keep}
         cost = _cost(bench, found, keep, work.quantization, clock)

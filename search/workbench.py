@@ -57,6 +57,10 @@ class Workbench:
     def seed(self) -> int:
         return self.spec.search.seed
 
+    def load(self) -> None:
+        """Everything that the first gate needs and later ones find in memory."""
+        _ = self.graph, self.latency_inputs
+
     # -- the model -------------------------------------------------------------------------------------------------
 
     @functools.cached_property
