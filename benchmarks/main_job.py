@@ -149,8 +149,9 @@ def _show(client: Client, name: str, job: Json, seconds: float) -> None:
         if t["latency"] and not any(s["cached"] for s in t["stages"] if s["name"] == "latency")
     ]
     if gates:
+        middle = statistics.median(gates)
         print(
-            f"   gates, all attempts of a repair together (shape, export, bytes, latency): median {statistics.median(gates):.2f} s over {len(gates)}"
+            f"   gates (shape, export, bytes, latency; all attempts of a repair): median {middle:.2f} s of {len(gates)}"
         )
 
 
