@@ -110,7 +110,7 @@ def test_the_same_key_gives_the_same_job(api: RunningApi) -> None:
         ({"techniques": []}, "techniques"),
         ({"search": {"max_trials": "many"}}, "search.max_trials"),
         ({"speed": 1}, "speed"),
-        ({"objective": "latency"}, "body"),
+        ({"objective": "latency"}, "objective"),
         ({"model": "m-unknown"}, "model"),
     ],
 )
@@ -218,7 +218,14 @@ def test_one_trial_is_shown_whole(sqlite_api: RunningApi) -> None:
     job_id = sqlite_api.submit()
     coordinator(sqlite_api).put_trial(make_trial(7))
     trial = sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/7").json()
-    assert trial["latency"] == {"p50_ms": 1.0, "p90_ms": 1.2, "ratio": 0.4, "ratio_ci": [0.38, 0.42], "repeats": 50}
+    assert trial["latency"] == {
+        "p50_ms": 1.0,
+        "p90_ms": 1.2,
+        "ratio": 0.4,
+        "ratio_ci": [0.38, 0.42],
+        "repeats": 50,
+        "noisy": False,
+    }
     assert trial["stages"][1] == {"name": "tune", "seconds": 3.0, "cached": True}
     assert trial["violations"] == [{"field": "size_ratio", "limit": 0.2, "value": 0.25, "excess": 0.05}]
     assert trial["fidelity"] == {"rung": 1, "samples": 500}
