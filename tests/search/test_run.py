@@ -92,7 +92,8 @@ def test_an_impossible_budget_names_the_limit(digits: Digits, tmp_path: Path, ca
 def test_cancelling_keeps_what_was_found(digits: Digits, tmp_path: Path, cache: Path) -> None:
     ledger = _Wishing(tmp_path / "out", "cancel", after=1)
     began = time.monotonic()
-    run_job(digits.job(tmp_path / "job", cache, search={"max_seconds": 300, "parallel": 2}), ledger)
+    search = {"max_seconds": 300, "parallel": 2}
+    run_job(digits.job(tmp_path / "job", cache, search=search, budget={"size_ratio": 0.08}), ledger)
     assert time.monotonic() - began < 100
     assert ledger.finished is not None
     assert ledger.finished["state"] == "cancelled"
@@ -103,13 +104,13 @@ def test_cancelling_keeps_what_was_found(digits: Digits, tmp_path: Path, cache: 
 def test_a_paused_job_goes_on(digits: Digits, tmp_path: Path, cache: Path) -> None:
     ledger = _Wishing(tmp_path / "out", "pause", after=1)
     search = {"max_seconds": 90, "parallel": 2, "max_trials": 6}
-    run_job(digits.job(tmp_path / "job", cache, search=search), ledger)
+    run_job(digits.job(tmp_path / "job", cache, search=search, budget={"size_ratio": 0.08}), ledger)
     assert ledger.finished is not None
     assert ledger.finished["state"] == "paused"
     before = dict(ledger.rows)
     assert not [t for t in before.values() if t.state == "running"]
     ledger.wish, ledger.after, ledger.finished, ledger.before = "run", 10**9, None, 12.0
-    run_job(digits.job(tmp_path / "job", cache, search=search), ledger)
+    run_job(digits.job(tmp_path / "job", cache, search=search, budget={"size_ratio": 0.08}), ledger)
     assert ledger.finished is not None
     assert ledger.finished["state"] == "succeeded", ledger.finished
     for number, trial in before.items():
@@ -131,20 +132,22 @@ def test_a_lost_lease_stops_the_search(digits: Digits, tmp_path: Path, cache: Pa
     assert not [p for p in multiprocessing.active_children() if p.name == "bantam-evaluator"]
 
 
-def test_a_killed_evaluator_costs_a_retry_not_the_job(digits: Digits, tmp_path: Path, cache: Path) -> None:
+def test_killed_evaluators_cost_a_retry_not_the_job(digits: Digits, tmp_path: Path, cache: Path) -> None:
     ledger = MemoryLedger(tmp_path / "out")
 
-    def kill_one() -> None:
+    def kill_all() -> None:
         until = time.monotonic() + 60
         while not any(t.origin not in ("cheap", "floor") for t in list(ledger.rows.values())):
             if time.monotonic() > until:
                 return
             time.sleep(0.05)
-        os.kill(next(p.pid for p in multiprocessing.active_children() if p.pid), signal.SIGKILL)
+        for process in multiprocessing.active_children():
+            if process.name == "bantam-evaluator" and process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_all)
     killer.start()
-    run_job(digits.job(tmp_path / "job", cache), ledger)
+    run_job(digits.job(tmp_path / "job", cache, budget={"size_ratio": 0.08}), ledger)
     killer.join()
     assert ledger.finished is not None
     assert ledger.finished["outcome"] == "feasible", ledger.finished
