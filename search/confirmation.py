@@ -16,8 +16,6 @@ from search.work import Confirmed, ConfirmWork, Failed, Scored, ScoreWork
 TRIES = 3  # candidates re-measured until one meets the budget again
 NEAREST_MISS_SECONDS = 40.0  # tuning of an answer that no candidate could earn
 
-Evaluate = Callable[[object], object]
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -56,11 +56,6 @@ def violations(budget: Budget, baseline: Baseline, measured: Measured) -> tuple[
     return tuple(missed)
 
 
-def cost_violations(missed: tuple[Violation, ...]) -> tuple[Violation, ...]:
-    """Those that tuning cannot mend: everything but the metric."""
-    return tuple(v for v in missed if v.field != "max_metric_drop")
-
-
 def total_violation(missed: tuple[Violation, ...]) -> float:
     """Sum of relative excesses; the order among candidates that miss the budget. 0 when feasible."""
     return sum(v.excess / max(abs(v.limit), 1e-9) for v in missed)

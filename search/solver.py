@@ -8,7 +8,6 @@ Cost: O(steps x options) comparisons and O(steps x groups that share a layer) la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.cost_prediction import KERNEL_BLOCK, CostModel, ShapeCosts
@@ -177,8 +176,3 @@ class _State:
         if self._limits.size_ratio is not None:
             excess += max(0.0, self._cost.size_ratio(parameters) / self._limits.size_ratio - 1)
         return excess
-
-
-def full_recipe_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Only the groups that lose channels, as a recipe names them."""
-    return {name: count for name, count in keep.items() if count < sizes[name]}

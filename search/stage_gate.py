@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compressors.calibration import placeholder_ranges
+import onnx
+
+from compressors.calibration import Ranges, placeholder_ranges
 from compressors.onnx_export import export_onnx, serialize
 from compressors.programs import describe_layers
 from compressors.recipe import Quantization, Recipe, StructuredPruning
@@ -65,9 +67,8 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
     return _result(work, found, keep, ordered, fits=best is not None, clock=clock)
 
 
-def artifact_bytes(bench: Workbench, model: Any, quantization: Quantization | None, ranges: Any = None) -> bytes:
-    """The file of a shaped model; without ranges one that is only good for measuring."""
-    exported = export_onnx(model, bench.example)
+def artifact_bytes(exported: onnx.ModelProto, quantization: Quantization | None, ranges: Ranges | None = None) -> bytes:
+    """The file of an exported float model; without ranges one that is only good for measuring."""
     if quantization is not None:
         exported = quantize_onnx(exported, quantization, ranges or placeholder_ranges(exported))
     return serialize(exported)
@@ -90,7 +91,7 @@ def _cost(
             model = bench.shaped(Recipe((StructuredPruning(keep=shape),)))
         with clock.stage("export"):
             path = folder / "shape.onnx"
-            content = artifact_bytes(bench, model, quantization)
+            content = artifact_bytes(export_onnx(model, bench.example), quantization)
             path.write_bytes(content)
         with clock.stage("latency"):
             measured = measure_quietly(bench, path, baseline_file(bench))

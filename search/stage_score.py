@@ -157,14 +157,15 @@ def _fetch(bench: Workbench, config: Distillation) -> Callable[[npt.NDArray[np.i
 
 
 def _write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path: Path, clock: StageClock) -> None:
+    with clock.stage("export"):
+        exported = export_onnx(model, bench.example)
     ranges = None
     if recipe.quantization is not None:
         with clock.stage("calibrate"), bench.slot.shared():
-            exported = export_onnx(model, bench.example)
             ranges = collect_ranges(exported, bench.calibration(), recipe.quantization.observer, bench.threads)
     with clock.stage("export"):
         partial = path.with_suffix(".partial")
-        partial.write_bytes(artifact_bytes(bench, model, recipe.quantization, ranges))
+        partial.write_bytes(artifact_bytes(exported, recipe.quantization, ranges))
         partial.replace(path)
 
 
