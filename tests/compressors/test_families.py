@@ -1,0 +1,52 @@
+"""Every family of networks comes in as modules and gives the same numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.families import FAMILIES, Family, export_pt2, exported
+from compressors.archive import check_archive
+from compressors.programs import load_program, relative_error, to_modules
+
+EXACT = 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_modules_equal_the_original_at_another_batch_size(family: Family) -> None:
+    module = to_modules(exported(family.name))
+    inputs = family.inputs(batch=5, seed=3)
+    with torch.no_grad():
+        assert relative_error(module(*inputs), family.build()(*inputs)) <= EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_networks_are_what_their_family_says(family: Family) -> None:
+    model = family.build()
+    inputs = family.inputs(batch=7, seed=3)
+    with torch.no_grad():
+        output = model(*inputs)
+    assert {"scores": 2, "sequence": 3, "map": 4, "scalar": 1}[family.output] == output.dim()
+    assert output.shape[0] == 7
+    assert 5_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 150_000
+    assert float(output.std(0).mean()) > 0.02 * float(output.abs().mean()), "the result hardly depends on the input"
+    with torch.no_grad():
+        assert torch.equal(family.build()(*family.inputs(batch=7, seed=3)), output)
+        assert not torch.equal(family.build(seed=1)(*inputs), output)
+    for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        assert norm.momentum == 0.1
+        assert norm.running_var is not None
+        assert math.isfinite(float(norm.running_var.sum()))
+
+
+@pytest.mark.parametrize("name", ["resnet_a", "lstm", "bert"])
+def test_files_pass_the_gate_and_load(name: str, tmp_path: Path) -> None:
+    path = export_pt2(name, tmp_path / "model.pt2")
+    check_archive(path)
+    program = load_program(path)
+    assert program.description.batch_is_dynamic
+    assert program.description.parameters == sum(p.numel() for p in FAMILIES[name].build().parameters())
