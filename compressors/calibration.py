@@ -13,7 +13,7 @@ from compressors.onnx_emission import Array
 from compressors.onnx_graph import GraphView
 from compressors.onnx_runtime import OnnxRuntime
 from compressors.quantized_graph import LEVELS, clip_bounds
-from compressors.recipe import Observer
+from compressors.recipes.quantization import Observer
 
 Ranges = Mapping[str, tuple[float, float]]
 

@@ -16,7 +16,7 @@ from torch import fx
 from compressors.channel_tracking import Ids
 from compressors.channels import ChannelGraph
 from compressors.module_tree import get_tensor
-from compressors.recipe import Importance
+from compressors.recipes.structured_pruning import Importance
 
 Scores = NDArray[np.float64]
 

@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 OPSET = 21
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
+FUNCTIONS = "bantam"  # domain of functions that a model carries itself
 
 ELEMENT_TYPES: dict[torch.dtype, int] = {
     torch.float32: TensorProto.FLOAT,
@@ -86,6 +87,7 @@ class Emission:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.results: tuple[Value, ...] = ()
         self.prefix = ""
+        self.functions: dict[str, onnx.FunctionProto] = {}
         self._taken: set[str] = set()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._names = _short_names()
@@ -144,6 +146,17 @@ class Emission:
             self._constants[key] = name
         return self._constants[key]
 
+    def raw(self, tensor: onnx.TensorProto) -> str:
+        """An initialiser with a short name, as it is; for element types that numpy lacks. Sets the tensor's name."""
+        tensor.name = self.new_name()
+        self.initializers[self.reserve(tensor.name)] = tensor
+        return str(tensor.name)
+
+    def call(self, function: onnx.FunctionProto, *inputs: str, **attributes: Any) -> str:
+        """A call of a function that the model carries itself; runtimes inline it when they load the file."""
+        self.functions[function.name] = function
+        return self.add(function.name, *inputs, domain=FUNCTIONS, **attributes)
+
     def ints(self, numbers: Sequence[int]) -> str:
         return self.constant(np.array(list(numbers), dtype=np.int64))
 
@@ -169,8 +182,12 @@ class Emission:
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == MICROSOFT for node in nodes):
             opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        called = {node.op_type for node in nodes if node.domain == FUNCTIONS}
+        functions = [function for name, function in self.functions.items() if name in called]
+        if functions:
+            opsets.append(helper.make_opsetid(FUNCTIONS, 1))
         graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
 
     def cast(self, name: str, dtype: torch.dtype) -> str:
         return self.add("Cast", name, to=ELEMENT_TYPES[dtype])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from compressors.distillation import distillation_loss
 from compressors.recipe import Distillation
+from compressors.state import state_of
 from compressors.tasks import Task
 
 BATCH = 128
@@ -27,6 +29,45 @@ CLIP = 5.0  # largest norm of the gradient
 
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor | None]  # inputs, target, teacher's logits
 Fetch = Callable[[npt.NDArray[np.int64]], Batch]  # positions 0..rows-1 of the tuning rows -> their batch
+Objective = Callable[[nn.Module, Batch], Tensor]  # runs the model on a batch and returns the loss, a scalar
+
+
+class Hook:
+    """What a technique does while a model is tuned. progress: 0..1 of the run, before and after the step at hand."""
+
+    def before_batch(self, model: nn.Module, progress: float) -> None:
+        """Called before the forward pass."""
+
+    def after_step(self, model: nn.Module, progress: float) -> None:
+        """Called after the optimiser's step."""
+
+
+class KeepZeros(Hook):
+    """Weights that a mask has removed stay zero."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        self._pairs = [(model.get_parameter(name), mask) for name, mask in masks.items()]
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, progress: float) -> None:
+        for parameter, mask in self._pairs:
+            parameter.mul_(mask)
+
+
+def distilling(task: Task, config: Distillation) -> Objective:
+    """The objective of `distillation_loss`."""
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        inputs, target, teacher = batch
+        return distillation_loss(task, first_output(model(*inputs)).float(), target, teacher, config)
+
+    return objective
+
+
+def first_output(outputs: Any) -> Tensor:
+    """Tasks look at a model's first output."""
+    result: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
+    return result
 
 
 def order(rows: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
@@ -120,8 +161,12 @@ def parameters_for(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def make_optimizer(model: nn.Module, config: Distillation) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters_for(model), lr=config.learning_rate, momentum=MOMENTUM, nesterov=True)
+def make_optimizer(
+    model: nn.Module, config: Distillation, further: Sequence[dict[str, Any]] = ()
+) -> torch.optim.Optimizer:
+    """further: parameter groups besides the model's own (gates, scales, adapters)."""
+    groups = [*parameters_for(model), *further]
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True)
 
 
 def tune(
@@ -139,13 +184,19 @@ def tune(
     keep: Callable[[], None] | None = None,
     keep_every_s: float = 20.0,
     chunk: Callable[[], AbstractContextManager[None]] = nullcontext,
+    objective: Objective | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Outcome:
     """Tunes `model` in place from `run.seen` to `run.stop` samples and leaves it in eval mode.
 
     deadline: on `clock`; the learning rate then follows the seconds, so that the run ends well annealed.
     keep: called about every `keep_every_s` seconds, to save a checkpoint. chunk: entered around each batch, so that
     a measurement can have the machine in between. Deterministic for the same seed, as long as no deadline cuts in.
+    objective: left out, the distillation loss of `config`. Groups of the optimiser with a key "fixed" keep their rate.
+    Weights that the model's masks have removed stay zero.
     """
+    objective = objective or distilling(task, config)
+    hooks = (*hooks, KeepZeros(model, state_of(model).masks))
     began = clock()
     last_kept = began
     first = run.seen
@@ -163,20 +214,65 @@ def tune(
                 done = (first - run.start) / max(run.stop - run.start, 1)
                 progress = max(progress, done + (1 - done) * by_time)
             for group in optimizer.param_groups:
-                group["lr"] = rate(progress, config.learning_rate)
-            inputs, target, teacher = fetch(rows_at)
+                if not group.get("fixed"):
+                    group["lr"] = rate(progress, config.learning_rate)
+            for hook in hooks:
+                hook.before_batch(model, progress)
+            batch = fetch(rows_at)
             with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                outputs = model(*inputs)
-            loss = distillation_loss(task, outputs.float(), target, teacher, config)
+                loss = objective(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             losses.append(float(loss.detach()))
             run.seen += len(rows_at)
+            for hook in hooks:
+                hook.after_step(model, (run.seen - run.start) / max(run.stop - run.start, 1))
         if keep is not None and clock() - last_kept > keep_every_s:
             keep()
             last_kept = clock()
     model.eval()
     tail = losses[-max(1, len(losses) // 10) :]
     return Outcome(seen=run.seen, seconds=clock() - began, loss=float(np.mean(tail)) if tail else math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Labelled rows and the seconds to use them: what techniques that train get.
+
+    rows: number of tuning rows. fetch: their batches, with the teacher's outputs where there are any. clock, chunk: as
+    in `tune`.
+    """
+
+    task: Task
+    rows: int
+    fetch: Fetch
+    clock: Callable[[], float] = time.monotonic
+    chunk: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def tune(
+        self,
+        model: nn.Module,
+        config: Distillation,
+        *,
+        seed: int,
+        objective: Objective | None = None,
+        hooks: Sequence[Hook] = (),
+        further: Sequence[dict[str, Any]] = (),
+    ) -> Outcome:
+        """Tunes `model` in place on `config.samples` samples. further: see `make_optimizer`."""
+        return tune(
+            model,
+            self.task,
+            self.fetch,
+            self.rows,
+            config,
+            Run(start=0, stop=config.samples, seen=0),
+            make_optimizer(model, config, further),
+            seed=seed,
+            clock=self.clock,
+            chunk=self.chunk,
+            objective=objective,
+            hooks=hooks,
+        )

@@ -13,7 +13,7 @@ from compressors.errors import InvalidData
 from compressors.onnx_export import export_onnx
 from compressors.programs import to_modules
 from compressors.quantized_graph import affine
-from compressors.recipe import Observer
+from compressors.recipes.quantization import Observer
 from tests.models import example_inputs, exported
 
 

@@ -11,13 +11,14 @@ from torch import fx
 from compressors.errors import InvalidRecipe
 from compressors.programs import to_modules
 from compressors.recipe import StructuredPruning
+from compressors.recipes.step import Step
 from compressors.registry import Context, apply, register
 from compressors.structured_pruning import prune
 from tests.models import example_inputs, exported
 
 
 @dataclass(frozen=True)
-class Doubling:
+class Doubling(Step):
     factor: float = 2.0
 
 

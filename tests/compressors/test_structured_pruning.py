@@ -16,7 +16,7 @@ from compressors.errors import InvalidRecipe, ParityError
 from compressors.layer_shapes import read_costs
 from compressors.masking import masked_forward
 from compressors.programs import check_parity, describe_layers, to_modules
-from compressors.recipe import Importance, StructuredPruning
+from compressors.recipes.structured_pruning import Importance, StructuredPruning
 from compressors.registry import Context, apply
 from compressors.structured_pruning import choose_removed, prune, remove_units, verified_groups, verify_pruned
 from tests.compressors.oddities import ODDITIES, odd_program

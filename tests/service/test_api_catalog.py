@@ -13,7 +13,7 @@ from tests.service.api import MODEL_BYTES, RunningApi
 def test_techniques_come_with_schemas_that_fit_real_recipes(shared_api: RunningApi) -> None:
     items = shared_api.client.get("/v1/techniques").json()["items"]
     schemas = {item["name"]: item["parameters"] for item in items}
-    assert list(schemas) == ["structured_pruning", "distillation", "quantization"]
+    assert {"structured_pruning", "distillation", "quantization"} <= schemas.keys()
     recipe = Recipe((StructuredPruning(keep={"conv1": 8}), Distillation(samples=100), Quantization()))
     for step in recipe.to_json()["steps"]:
         schema = schemas[step.pop("technique")]

@@ -1,0 +1,22 @@
+"""From a compressed model to the graph that its file holds: export, integers, encodings, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from torch import Tensor, fx
+
+from compressors.encoding_pass import store_encoded
+from compressors.onnx_export import export_onnx
+from compressors.state import state_of
+from compressors.static_quantization import quantize_onnx
+
+
+def build_artifact(model: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onnx.ModelProto:
+    """What `model` and its state say, as ONNX. Raises UnsupportedModel for operators that cannot be exported."""
+    state = state_of(model)
+    exported = export_onnx(model, example_inputs)
+    if state.activations is not None:
+        exported = quantize_onnx(exported, state.activations.config, state.activations.ranges)
+    return store_encoded(exported, state.encodings)

@@ -1,0 +1,1 @@
+"""One torch-free module per technique: its frozen configuration. `compressors.recipe` knows them all."""

@@ -1,0 +1,44 @@
+"""What compression has fixed about a model besides its graph and weights; it travels with the model through copies.
+
+A technique that sparsifies or encodes leaves a note here, tuning and export obey it. Kept in `GraphModule.meta`, which
+deep copies carry along. Parameters are named as the model names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from compressors.encodings import Encoding
+from compressors.recipe import Quantization
+
+_KEY = "bantam"
+
+
+@dataclass(frozen=True)
+class StaticQuantization:
+    """Activations become integers. ranges: (low, high) of every activation by its name in the exported float graph."""
+
+    config: Quantization
+    ranges: Mapping[str, tuple[float, float]]
+
+
+@dataclass
+class State:
+    """masks: per parameter, True where a weight lives; tuning keeps the others at zero. encodings: how a parameter is
+    stored in the artifact; the parameter holds exactly the decoded values. activations: None while they are float."""
+
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    encodings: dict[str, Encoding] = field(default_factory=dict)
+    activations: StaticQuantization | None = None
+
+
+def state_of(model: nn.Module) -> State:
+    """The model's state, which may be changed in place. A module without one, or of another kind, gets a fresh one."""
+    meta = getattr(model, "meta", None)
+    if not isinstance(meta, dict):
+        return State()
+    state: State = meta.setdefault(_KEY, State())
+    return state

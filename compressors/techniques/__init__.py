@@ -1,0 +1,8 @@
+"""One module per technique: the function that applies its configuration. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from compressors import structured_pruning
+from compressors.techniques import batch_norm_reestimation, distillation, quantization
+
+MODULES = (structured_pruning, distillation, batch_norm_reestimation, quantization)
