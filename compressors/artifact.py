@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 from torch import Tensor, fx
 
+from compressors.calibration import placeholder_ranges
 from compressors.encoding_pass import store_encoded
 from compressors.onnx_export import export_onnx
 from compressors.state import state_of
@@ -18,5 +19,7 @@ def build_artifact(model: fx.GraphModule, example_inputs: Sequence[Tensor]) -> o
     state = state_of(model)
     exported = export_onnx(model, example_inputs)
     if state.activations is not None:
-        exported = quantize_onnx(exported, state.activations.config, state.activations.ranges)
+        ranges = state.activations.ranges
+        ranges = placeholder_ranges(exported) if ranges is None else ranges
+        exported = quantize_onnx(exported, state.activations.config, ranges)
     return store_encoded(exported, state.encodings)

@@ -39,6 +39,7 @@ __all__ = [
 # Every technique's configuration, in the order in which a recipe would apply them.
 STEPS: tuple[type[Step], ...] = tuple(sorted(declared().values(), key=lambda s: list(Phase).index(s.phase)))
 S = TypeVar("S")
+_AFTER_TUNING = (Phase.STATISTICS, Phase.FOLDING, Phase.ENCODING, Phase.CORRECTION)
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,29 @@ class Recipe:
     def quantization(self) -> Quantization | None:
         return self.first(Quantization)
 
-    def split_at_tuning(self) -> tuple[Recipe, Recipe]:
-        """(what comes before the last distillation, what comes after it); without one everything comes before."""
+    def around_tuning(self) -> tuple[Recipe, Recipe]:
+        """(what comes before the last distillation, what comes after it). Without one: where it would stand."""
         places = [i for i, s in enumerate(self.steps) if isinstance(s, Distillation)]
-        if not places:
-            return self, Recipe()
-        return Recipe(self.steps[: places[-1]]), Recipe(self.steps[places[-1] + 1 :])
+        if places:
+            return Recipe(self.steps[: places[-1]]), Recipe(self.steps[places[-1] + 1 :])
+        late = [i for i, s in enumerate(self.steps) if s.phase in _AFTER_TUNING]
+        at = late[0] if late else len(self.steps)
+        return Recipe(self.steps[:at]), Recipe(self.steps[at:])
+
+    def replaced(self, kind: type[Step], new: Step) -> Recipe:
+        """The recipe with its first step of `kind` replaced."""
+        at = next(i for i, s in enumerate(self.steps) if isinstance(s, kind))
+        return Recipe((*self.steps[:at], new, *self.steps[at + 1 :]))
+
+    @property
+    def cost_key(self) -> str:
+        """Equal for recipes that give files of the same shapes and bytes, whatever the weights' values (JSON)."""
+        steps = [
+            {k: v for k, v in document.items() if k not in step.value_fields}
+            for step, document in zip(self.steps, self.to_json()["steps"], strict=True)
+            if step.phase not in (Phase.TUNING, Phase.STATISTICS)
+        ]
+        return json.dumps(steps, sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
         """`{"version": 1, "steps": [{"technique": name, ...fields}]}`; `from_json` gives an equal recipe back."""

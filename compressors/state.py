@@ -19,10 +19,11 @@ _KEY = "bantam"
 
 @dataclass(frozen=True)
 class StaticQuantization:
-    """Activations become integers. ranges: (low, high) of every activation by its name in the exported float graph."""
+    """Activations become integers. ranges: (low, high) of every activation by its name in the exported float graph;
+    None in a draft, whose file is only measured."""
 
     config: Quantization
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, tuple[float, float]] | None
 
 
 @dataclass

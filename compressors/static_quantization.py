@@ -34,11 +34,7 @@ def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) 
     ranges: from `collect_ranges` (or `placeholder_ranges`, for cost only) on this very model.
     Raises InvalidRecipe if config.float_layers names something that is not a layer of the model.
     """
-    view = GraphView(model)
-    layers = view.layer_names()
-    unknown = sorted(set(config.float_layers) - set(layers))
-    if unknown:
-        raise InvalidRecipe(f"quantization.float_layers: {unknown[0]!r} is no layer; layers are {list(layers)}")
+    check_layers(model, config)
     view = GraphView(align_channels(model, config.float_layers))
     graph = QuantizedGraph(view, ranges, frozenset(config.float_layers))
     for node in view.nodes:
@@ -51,3 +47,11 @@ def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) 
         graph.real(name)
     nodes = needed_nodes(graph.emission.nodes, view.outputs)
     return graph.emission.finish(nodes, list(model.graph.input), list(model.graph.output))
+
+
+def check_layers(model: onnx.ModelProto, config: Quantization) -> None:
+    """Raises InvalidRecipe if config.float_layers names something that is not a layer of an exported model."""
+    layers = GraphView(model).layer_names()
+    unknown = sorted(set(config.float_layers) - set(layers))
+    if unknown:
+        raise InvalidRecipe(f"quantization.float_layers: {unknown[0]!r} is no layer; layers are {list(layers)}")

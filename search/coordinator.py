@@ -159,8 +159,7 @@ class Coordinator:
         elif isinstance(result, Sensed):
             self._felt(result)
         elif isinstance(result, Gated):
-            assert isinstance(work, GateWork)
-            self._gated(work, result)
+            self._gated(result)
         elif isinstance(result, Scored):
             self._scored(result)
 
@@ -205,12 +204,10 @@ class Coordinator:
             assert self._proposals is not None
             self._proposals.sensitivity = Sensitivity(e for part in self._sensed.values() for e in part)
 
-    def _gated(self, work: GateWork, result: Gated) -> None:
+    def _gated(self, result: Gated) -> None:
         assert self._proposals is not None
-        self._proposals.points = (*self._proposals.points, *result.points)
-        trial = self.book[result.trial]
-        recipe = self._proposals.recipe(trial, result, work.quantization)
-        trial = after_gate(trial, result, recipe, self.spec.budget, self._proposals.profile.baseline)
+        self._proposals.note(result.recipe, result.points)
+        trial = after_gate(self.book[result.trial], result, self.spec.budget, self._proposals.profile.baseline)
         reason = self._gate_reason(trial)
         if reason is not None:
             trial = replace(trial, state="gated", reason=reason, feasible=False if trial.violations else None)
@@ -390,4 +387,4 @@ class Coordinator:
 
 def _same_shape(recipe: Recipe, document: Mapping[str, Any] | None) -> bool:
     other = Recipe.from_json(document or {}) if document is not None else None
-    return other is not None and (other.pruning, other.quantization) == (recipe.pruning, recipe.quantization)
+    return other is not None and other.cost_key == recipe.cost_key

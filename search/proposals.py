@@ -12,19 +12,20 @@ from search.sampler import Sampler
 from search.sensitivity import Sensitivity
 from search.solver import floors
 from search.spec import JobSpec
-from search.work import Gated, GateWork
+from search.templates import kept, stores_padded_channels, template_key
+from search.work import GateWork
 
 LATENCY_MARGIN = 0.985  # aim a little under the limit: the confirming measurement must hold too
 
 
 class Proposals:
-    """points: shapes measured so far, for the cost model. Not usable for proposals before `sensitivity` is set."""
+    """Not usable for proposals before `sensitivity` is set."""
 
     def __init__(self, spec: JobSpec, profile: Profile) -> None:
         self.spec, self.profile = spec, profile
         self.space = knobs_of.Space.of(spec, can_prune=bool(profile.groups))
         self.sensitivity: Sensitivity | None = None
-        self.points: tuple[Point, ...] = ()
+        self._points: dict[str, tuple[Point, ...]] = {}
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
 
@@ -52,12 +53,15 @@ class Proposals:
         if trial.knobs:
             self._sampler.replay(trial.number, trial.knobs)
         if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
-            recipe = Recipe.from_json(trial.recipe)
-            keep = {**self.profile.sizes, **(recipe.pruning.keep if recipe.pruning is not None else {})}
-            aligned = recipe.quantization is not None
-            costs = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=aligned)
-            point = costs.point(keep, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
-            self.points = (*self.points, point)
+            recipe, sizes = Recipe.from_json(trial.recipe), self.profile.sizes
+            costs = ShapeCosts(self.profile.shapes, sizes, aligned=stores_padded_channels(recipe))
+            point = costs.point(kept(recipe, sizes), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
+            self.note(recipe, (point,))
+
+    def note(self, recipe: Recipe, points: tuple[Point, ...]) -> None:
+        """Shapes of this recipe's template that were measured, for the cost model."""
+        key = template_key(recipe)
+        self._points[key] = (*self._points.get(key, ()), *points)
 
     def tell(self, trial: Trial) -> None:
         """Once per trial: when it has been tuned first, or when it is known that it will not be."""
@@ -72,16 +76,17 @@ class Proposals:
     def gate_work(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> GateWork:
         """From the trial's recipe if it has one (cheap, floor), else from its knobs."""
         if trial.recipe is not None:
-            recipe = Recipe.from_json(trial.recipe)
-            keep = recipe.pruning.keep if recipe.pruning is not None else {}
-            return GateWork(trial=trial.number, keep=keep, quantization=recipe.quantization)
+            return GateWork(trial=trial.number, recipe=Recipe.from_json(trial.recipe))
+        template = self._template(trial)
+        if not self.space.pruning:
+            return GateWork(trial=trial.number, recipe=template)
+        key = template_key(template)
         return GateWork(
             trial=trial.number,
-            quantization=knobs_of.quantization(trial.knobs),
-            keep=None if self.space.pruning else {},
-            allocation=knobs_of.allocation(trial.knobs) if self.space.pruning else None,
+            recipe=template,
+            allocation=knobs_of.allocation(trial.knobs),
             limits=self._aim(trial, at_floor, cheap),
-            points=self.points,
+            points=self._points.get(key) or next(iter(self._points.values()), ()),
             sensitivity=self.sensitivity,
         )
 
@@ -89,13 +94,13 @@ class Proposals:
         """Whether gating this trial needs sensitivity and measured points."""
         return trial.recipe is None and self.space.pruning
 
-    def recipe(self, trial: Trial, result: Gated, quantization: Quantization | None) -> Recipe:
-        if trial.recipe is not None:
-            return Recipe.from_json(trial.recipe)
+    def _template(self, trial: Trial) -> Recipe:
+        """What the knobs say, but for the channel counts."""
         steps: list[Step] = []
         if self.space.pruning:
-            steps.append(StructuredPruning(keep=result.keep, importance=trial.knobs["importance"]))
+            steps.append(StructuredPruning(importance=trial.knobs["importance"]))
             steps.append(knobs_of.tuning(trial.knobs))
+        quantization = knobs_of.quantization(trial.knobs)
         if quantization is not None:
             steps.append(quantization)
         return Recipe(tuple(steps))

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from compressors.calibration import Ranges, placeholder_ranges
-from compressors.onnx_export import export_onnx, serialize
+from compressors.artifact import build_artifact
+from compressors.onnx_export import serialize
+from compressors.pipeline import run_recipe
 from compressors.programs import describe_layers
-from compressors.recipe import Quantization, Recipe, StructuredPruning
-from compressors.static_quantization import quantize_onnx
+from compressors.recipe import Recipe
 from search.cost_prediction import CostModel, Point, ShapeCosts
 from search.feasibility import Limits
 from search.measuring import measure_quietly
@@ -25,6 +23,7 @@ from search.records import Latency
 from search.solver import Solver
 from search.stage_clock import StageClock
 from search.stage_profile import baseline_file, profile
+from search.templates import filled, kept, stores_padded_channels
 from search.work import Gated, GateWork
 from search.workbench import Workbench
 
@@ -37,61 +36,46 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
     with clock.stage("load"):  # what this process needs once; nothing later
         found = profile(bench).profile
         bench.load()
-    if work.keep is not None:
-        keep = {**found.sizes, **work.keep}
-        cost = _cost(bench, found, keep, work.quantization, clock)
-        return _result(work, found, keep, [(keep, cost)], fits=True, clock=clock)
+    if work.allocation is None:
+        cost = _cost(bench, work.recipe, clock)
+        return _result(work, found, [(work.recipe, cost)], fits=True, clock=clock)
     limits = work.limits
-    assert work.allocation is not None and limits is not None and work.sensitivity is not None
-    solver = Solver(found, work.sensitivity, aligned=work.quantization is not None)
+    assert limits is not None and work.sensitivity is not None
+    solver = Solver(found, work.sensitivity, aligned=stores_padded_channels(work.recipe))
     points = list(work.points)
-    tried: list[tuple[dict[str, int], dict[str, Any]]] = []
+    tried: list[tuple[Recipe, dict[str, Any]]] = []
     scale = Limits(1.0, 1.0)
-    best: tuple[dict[str, int], dict[str, Any]] | None = None
+    best: tuple[Recipe, dict[str, Any]] | None = None
     for _ in range(ATTEMPTS):
         with clock.stage("propose"):
             solution = solver.solve(_scaled(limits, scale), CostModel.fit(points), work.allocation)
-        if any(solution.keep == keep for keep, _ in tried):
+        recipe = filled(work.recipe, solution.keep, found.sizes)
+        if any(recipe == other for other, _ in tried):
             break
-        cost = _cost(bench, found, solution.keep, work.quantization, clock)
-        tried.append((solution.keep, cost))
-        points.append(_point(solver, solution.keep, cost, found))
+        cost = _cost(bench, recipe, clock)
+        tried.append((recipe, cost))
+        points.append(_point(solver.costs, recipe, cost, found))
         room = _room(limits, cost, found)
         if room >= 0 and (best is None or room < _room(limits, best[1], found)):
-            best = (solution.keep, cost)
+            best = (recipe, cost)
         if 0 <= room <= CLOSE or not solution.fits:
             break
         scale = _rescaled(scale, limits, cost, found, solution.latency_ratio, solution.size_ratio)
-    keep, _ = best or min(tried, key=lambda t: -_room(limits, t[1], found))
-    ordered = [t for t in tried if t[0] != keep] + [t for t in tried if t[0] == keep]
-    return _result(work, found, keep, ordered, fits=best is not None, clock=clock)
+    recipe, _ = best or min(tried, key=lambda t: -_room(limits, t[1], found))
+    ordered = [t for t in tried if t[0] != recipe] + [t for t in tried if t[0] == recipe]
+    return _result(work, found, ordered, fits=best is not None, clock=clock)
 
 
-def artifact_bytes(exported: onnx.ModelProto, quantization: Quantization | None, ranges: Ranges | None = None) -> bytes:
-    """The file of an exported float model; without ranges one that is only good for measuring."""
-    if quantization is not None:
-        exported = quantize_onnx(exported, quantization, ranges or placeholder_ranges(exported))
-    return serialize(exported)
-
-
-def _cost(
-    bench: Workbench, found: Profile, keep: Mapping[str, int], quantization: Quantization | None, clock: StageClock
-) -> dict[str, Any]:
-    """Latency, bytes, MACs and parameters of a shape. Independent of the weights' values."""
-    shape = {n: c for n, c in keep.items() if c < found.sizes[n]}
-    key = {
-        "model": bench.inputs.model.sha256,
-        "keep": shape,
-        "float_layers": None if quantization is None else list(quantization.float_layers),
-        **bench.target_key,
-    }
+def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> dict[str, Any]:
+    """Latency, bytes, MACs and parameters of a recipe. Independent of the weights' values."""
+    key = {"model": bench.inputs.model.sha256, "recipe": recipe.cost_key, **bench.target_key}
 
     def compute(folder: Path) -> Mapping[str, Any]:
         with clock.stage("shape"):
-            model = bench.shaped(Recipe((StructuredPruning(keep=shape),)))
+            model = run_recipe(bench.program.module, recipe, bench.draft)
         with clock.stage("export"):
             path = folder / "shape.onnx"
-            content = artifact_bytes(export_onnx(model, bench.example), quantization)
+            content = serialize(build_artifact(model, bench.example))
             path.write_bytes(content)
         with clock.stage("latency"):
             measured = measure_quietly(bench, path, baseline_file(bench))
@@ -147,26 +131,20 @@ def _room(limits: Limits, cost: Mapping[str, Any], found: Profile) -> float:
     return min(rooms, default=0.0)
 
 
-def _point(solver: Solver, keep: Mapping[str, int], cost: Mapping[str, Any], found: Profile) -> Point:
+def _point(costs: ShapeCosts, recipe: Recipe, cost: Mapping[str, Any], found: Profile) -> Point:
     size_ratio = cost["size_bytes"] / found.baseline.size_bytes
-    return solver.costs.point(keep, latency_ratio=cost["ratio"], size_ratio=size_ratio)
+    return costs.point(kept(recipe, found.sizes), latency_ratio=cost["ratio"], size_ratio=size_ratio)
 
 
 def _result(
-    work: GateWork,
-    found: Profile,
-    keep: Mapping[str, int],
-    tried: list[tuple[dict[str, int], dict[str, Any]]],
-    *,
-    fits: bool,
-    clock: StageClock,
+    work: GateWork, found: Profile, tried: list[tuple[Recipe, dict[str, Any]]], *, fits: bool, clock: StageClock
 ) -> Gated:
-    """tried: the chosen shape last."""
-    cost = tried[-1][1]
-    costs = ShapeCosts(found.shapes, found.sizes, aligned=work.quantization is not None)
+    """tried: the chosen recipe last."""
+    recipe, cost = tried[-1]
+    costs = ShapeCosts(found.shapes, found.sizes, aligned=stores_padded_channels(recipe))
     return Gated(
         trial=work.trial,
-        keep={n: c for n, c in keep.items() if c < found.sizes[n]},
+        recipe=recipe,
         latency=Latency(
             p50_ms=cost["p50_ms"],
             p90_ms=cost["p90_ms"],
@@ -180,9 +158,6 @@ def _result(
         parameters=cost["parameters"],
         attempts=len(tried),
         fits=fits,
-        points=tuple(
-            costs.point(k, latency_ratio=c["ratio"], size_ratio=c["size_bytes"] / found.baseline.size_bytes)
-            for k, c in tried
-        ),
+        points=tuple(_point(costs, r, c, found) for r, c in tried),
         stages=clock.stages,
     )

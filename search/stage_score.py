@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from compressors.calibration import collect_ranges
-from compressors.onnx_export import export_onnx
+from compressors.artifact import build_artifact
+from compressors.onnx_export import serialize
+from compressors.pipeline import run_recipe
 from compressors.recipe import Distillation, Recipe
 from compressors.tasks import standard_error
 from compressors.training import Checkpoint, Run, make_optimizer, tune
 from search.stage_clock import StageClock
-from search.stage_gate import artifact_bytes
-from search.stage_profile import baseline_file, baseline_scores
+from search.stage_profile import baseline_scores
 from search.work import Scored, ScoreWork
 from search.workbench import Workbench
 
@@ -68,7 +65,7 @@ def tuned_model(bench: Workbench, trial: int, recipe: Recipe) -> fx.GraphModule:
     state = checkpoint(bench, trial).load(checkpoint_key(recipe))
     if state is not None:
         model.load_state_dict(state["model"])
-    elif recipe.pruning is not None:
+    elif recipe.around_tuning()[0].steps:
         bench.reestimate(model)
     model.eval()
     return model
@@ -80,7 +77,7 @@ def checkpoint_key(recipe: Recipe) -> str:
 
 
 def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) -> None:
-    """Shape, batch-norm statistics, calibration: the same for every candidate with this shape."""
+    """Everything but tuning: the same for every candidate that differs in its tuning only."""
     steps = Recipe(tuple(s for s in recipe.steps if not isinstance(s, Distillation)))
     key = {"model": bench.inputs.model.sha256, **bench.data_key, "recipe": steps.to_json()}
 
@@ -88,7 +85,7 @@ def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) ->
         with clock.stage("shape"):
             model = bench.shaped(recipe)
         with clock.stage("batch_norm"), bench.slot.shared():
-            if recipe.pruning is not None:
+            if recipe.around_tuning()[0].steps:
                 bench.reestimate(model)
             model.eval()
         _write_artifact(bench, model, recipe, folder / "artifact.onnx", clock)
@@ -127,7 +124,7 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
         outcome = tune(
             model,
             bench.task,
-            _fetch(bench, config),
+            functools.partial(bench.tuning_batch, taught=config.alpha > 0),
             len(bench.splits.tuning.rows),
             config,
             run,
@@ -144,28 +141,12 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
     return model, outcome.seen, seen / outcome.seconds if seen else None
 
 
-def _fetch(bench: Workbench, config: Distillation) -> Callable[[npt.NDArray[np.int64]], Any]:
-    teacher = bench.teacher(baseline_file(bench)) if config.alpha > 0 else None
-
-    def fetch(positions: npt.NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
-        inputs = bench.tensors(bench.tuning_inputs(positions))
-        target = torch.from_numpy(np.asarray(bench.tuning_target(positions), dtype=np.int64))
-        taught = None if teacher is None else torch.from_numpy(teacher.outputs(positions))
-        return inputs, target, taught
-
-    return fetch
-
-
 def _write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path: Path, clock: StageClock) -> None:
-    with clock.stage("export"):
-        exported = export_onnx(model, bench.example)
-    ranges = None
-    if recipe.quantization is not None:
-        with clock.stage("calibrate"), bench.slot.shared():
-            ranges = collect_ranges(exported, bench.calibration(), recipe.quantization.observer, bench.threads)
+    with clock.stage("realise"), bench.slot.shared():
+        realised = run_recipe(model, recipe.around_tuning()[1], replace(bench.context, graph=None))
     with clock.stage("export"):
         partial = path.with_suffix(".partial")
-        partial.write_bytes(artifact_bytes(exported, recipe.quantization, ranges))
+        partial.write_bytes(serialize(build_artifact(realised, bench.example)))
         partial.replace(path)
 
 

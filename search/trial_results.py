@@ -11,14 +11,14 @@ from search.spec import Budget
 from search.work import Gated, Scored
 
 
-def after_gate(trial: Trial, result: Gated, recipe: Recipe, budget: Budget, baseline: Baseline) -> Trial:
+def after_gate(trial: Trial, result: Gated, budget: Budget, baseline: Baseline) -> Trial:
     """The row with its shape and measured cost; violations are those of the cost limits."""
     measured = Measured(
         latency_ms=result.latency.p50_ms, latency_ratio=result.latency.ratio, size_bytes=result.size_bytes
     )
     return replace(
         trial,
-        recipe=recipe.to_json(),
+        recipe=result.recipe.to_json(),
         latency=result.latency,
         size_bytes=result.size_bytes,
         size_ratio=result.size_bytes / baseline.size_bytes,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compressors.recipe import Quantization, Recipe
+from compressors.recipe import Recipe
 from search.cost_prediction import Point
 from search.feasibility import Limits
 from search.profile import Profile
@@ -48,13 +48,13 @@ class Sensed:
 class GateWork:
     """Shape, export and measure a candidate that has not been trained.
 
-    Either `keep` is given (channels per group), or `allocation` and `limits` are: the solver then looks for counts
-    whose measured cost meets the limits. points: measurements of this job so far, for the cost model.
+    Without an `allocation` the recipe is taken as it is. With one, and `limits`, the solver looks for channel counts of
+    its structured pruning whose measured cost meets the limits. points: measurements of this job so far of recipes that
+    differ in channel counts only, for the cost model.
     """
 
     trial: int
-    quantization: Quantization | None
-    keep: Mapping[str, int] | None = None
+    recipe: Recipe
     allocation: Allocation | None = None
     limits: Limits | None = None
     points: tuple[Point, ...] = ()
@@ -63,10 +63,10 @@ class GateWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Gated:
-    """keep: only groups that lose channels. attempts: shapes that were measured. fits: whether the limits are met."""
+    """recipe: with its channel counts. attempts: shapes that were measured. fits: whether the limits are met."""
 
     trial: int
-    keep: Mapping[str, int]
+    recipe: Recipe
     latency: Latency
     size_bytes: int
     macs: int

@@ -20,13 +20,16 @@ from compressors.channels import ChannelGraph, analyse
 from compressors.datasets import InputColumn, Rows, open_rows
 from compressors.fingerprint import take_fingerprint
 from compressors.measurement_slot import MeasurementSlot
+from compressors.onnx_export import export_onnx
 from compressors.onnx_runtime import OnnxRuntime
+from compressors.pipeline import run_recipe
 from compressors.programs import Program, load_program, sample_inputs
 from compressors.recipe import Recipe
-from compressors.registry import Context, apply
+from compressors.registry import Context
 from compressors.runtime import Session
 from compressors.structured_pruning import verified_groups
 from compressors.tasks import Task, task
+from compressors.training import Batch, Training
 from search.inputs import JobInputs
 from search.quiet_baseline import QuietBaseline
 from search.splits import Part, Splits, make_splits
@@ -80,12 +83,33 @@ class Workbench:
     def task(self) -> Task:
         return task(self.spec.task)
 
+    @functools.cached_property
+    def draft(self) -> Context:
+        """For models of which only the cost matters."""
+        return Context(example_inputs=self.example, seed=self.seed, graph=self.graph, threads=self.threads, draft=True)
+
+    @functools.cached_property
+    def context(self) -> Context:
+        """For models that count: calibration inputs, and tuning rows with the uncompressed model's outputs."""
+        training = Training(
+            task=self.task,
+            rows=len(self.splits.tuning.rows),
+            fetch=self.tuning_batch,
+            chunk=self.slot.shared,
+        )
+        return Context(
+            example_inputs=self.example,
+            seed=self.seed,
+            graph=self.graph,
+            calibration=lambda: (self.tensors(batch) for batch in self.calibration()),
+            training=training,
+            original=self.program.module,
+            threads=self.threads,
+        )
+
     def shaped(self, recipe: Recipe) -> fx.GraphModule:
-        """A new model with the recipe's channels removed and nothing trained."""
-        if recipe.pruning is None or not recipe.pruning.keep:
-            return clone(self.program.module)
-        context = Context(example_inputs=self.example, seed=self.seed, graph=self.graph)
-        return apply(self.program.module, recipe.pruning, context)
+        """A new model with everything done that a recipe does before its last tuning."""
+        return run_recipe(self.program.module, recipe.around_tuning()[0], self.context)
 
     def reestimate(self, model: fx.GraphModule) -> None:
         """Batch-norm statistics of a changed model, from tuning rows."""
@@ -182,16 +206,25 @@ class Workbench:
         total = len(self.splits.tuning.rows)
         return self.tuning_inputs(np.arange(self.spec.target.batch_size, dtype=np.int64) % total)
 
-    def teacher(self, baseline: Path) -> TeacherOutputs:
-        """baseline: the uncompressed model's export."""
-        session = self.runtime.load(baseline, self.threads)
+    def tuning_batch(self, positions: Indices, *, taught: bool = True) -> Batch:
+        """Inputs, targets and, if wanted, the uncompressed model's outputs."""
+        target = torch.from_numpy(np.asarray(self.tuning_target(positions), dtype=np.int64))
+        teacher = torch.from_numpy(self.teacher.outputs(positions)) if taught else None
+        return self.tensors(self.tuning_inputs(positions)), target, teacher
+
+    @functools.cached_property
+    def teacher(self) -> TeacherOutputs:
+        """Of the uncompressed model's export."""
+        session: list[Session] = []
 
         def compute(positions: Indices) -> npt.NDArray[np.float32]:
+            if not session:  # most runs find their outputs on disk
+                session.append(self.runtime.load_model(export_onnx(self.program.module, self.example), self.threads))
             parts = []
             for start in range(0, len(positions), SCORING_BATCH):
                 with self.slot.shared():
                     batch = self.tuning_inputs(positions[start : start + SCORING_BATCH])
-                    parts.append(session.run(batch)[0])
+                    parts.append(session[0].run(batch)[0])
             return np.concatenate(parts).astype(np.float32)
 
         folder = (

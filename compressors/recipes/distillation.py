@@ -25,6 +25,7 @@ class Distillation(Step):
     phase: ClassVar[Phase] = Phase.TUNING
     repeatable: ClassVar[bool] = True
     needs_training: ClassVar[bool] = True
+    value_fields: ClassVar[frozenset[str]] = frozenset({"temperature", "alpha", "learning_rate", "samples"})
 
     temperature: float = 4.0
     alpha: float = 0.9

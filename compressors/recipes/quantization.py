@@ -23,6 +23,7 @@ class Quantization(Step):
     summary: ClassVar[str] = "static int8 that runs on integer kernels"
     phase: ClassVar[Phase] = Phase.ENCODING
     needs_calibration: ClassVar[bool] = True
+    value_fields: ClassVar[frozenset[str]] = frozenset({"observer"})
 
     bits: Literal[8] = 8
     observer: Observer = "percentile"

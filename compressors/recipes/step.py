@@ -30,6 +30,8 @@ class Step:
 
     technique: its name in recipes and jobs. summary: one line for people. phase: what it does. repeatable: may stand in
     a recipe more than once. needs_calibration, needs_training: whether it reads inputs, or trains on labelled rows.
+    value_fields: fields that change values only, neither shapes nor bytes: recipes that differ in nothing else cost the
+    same.
     """
 
     technique: ClassVar[str]
@@ -38,6 +40,7 @@ class Step:
     repeatable: ClassVar[bool] = False
     needs_calibration: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
+    value_fields: ClassVar[frozenset[str]] = frozenset()
 
 
 S = TypeVar("S", bound=type[Step])

@@ -28,6 +28,7 @@ class StructuredPruning(Step):
     summary: ClassVar[str] = "removes channels and neurons; smaller and faster on every runtime"
     phase: ClassVar[Phase] = Phase.SHAPE
     repeatable: ClassVar[bool] = True
+    value_fields: ClassVar[frozenset[str]] = frozenset({"importance"})
 
     keep: Mapping[str, int] = field(default_factory=dict)
     importance: Importance = "l2"

@@ -19,9 +19,18 @@ def document(*steps: dict[str, Any]) -> dict[str, Any]:
 def test_pruning_and_tuning_may_alternate() -> None:
     recipe = Recipe((PRUNE, Distillation(), PRUNE, Distillation(), BatchNormReestimation(), Quantization()))
     assert Recipe.from_json(recipe.to_json()) == recipe
-    before, after = recipe.split_at_tuning()
+    before, after = recipe.around_tuning()
     assert before.steps == recipe.steps[:3]
     assert after.steps == recipe.steps[4:]
+    untuned = Recipe((PRUNE, BatchNormReestimation(), Quantization()))
+    assert [len(part.steps) for part in untuned.around_tuning()] == [1, 2]
+
+
+def test_recipes_that_differ_in_values_only_cost_the_same() -> None:
+    one = Recipe((PRUNE, Distillation(samples=5), Quantization(observer="mse")))
+    other = Recipe((StructuredPruning(keep={"conv1": 3}, importance="l1"), Quantization()))
+    assert one.cost_key == other.cost_key
+    assert one.cost_key != Recipe((StructuredPruning(keep={"conv1": 2}), Quantization())).cost_key
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from search.records import Baseline, Latency, Stage
 from search.sensitivity import PRUNING_LEVELS, Entry
 from search.solver import Solver
 from search.spec import JobSpec
+from search.templates import filled, kept
 from search.work import (
     Gated,
     GateWork,
@@ -126,10 +127,8 @@ class Network:
 
     def gate(self, work: GateWork) -> Gated:
         costs = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=False)
-        if work.keep is not None:
-            keep = {**self.profile.sizes, **work.keep}
-        else:
-            assert work.allocation is not None
+        keep = kept(work.recipe, self.profile.sizes)
+        if work.allocation is not None:
             assert work.limits is not None
             assert work.sensitivity is not None
             keep = (
@@ -140,7 +139,7 @@ class Network:
         ratio, size = self.cost(keep)
         return Gated(
             trial=work.trial,
-            keep={n: c for n, c in keep.items() if c < self.profile.sizes[n]},
+            recipe=filled(work.recipe, keep, self.profile.sizes),
             latency=Latency(p50_ms=ratio, p90_ms=ratio, ratio=ratio, ratio_ci=(ratio, ratio), repeats=9),
             size_bytes=int(size * 1_000_000),
             macs=1,
