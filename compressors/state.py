@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from compressors.encodings import Encoding
+from compressors.encodings.encoding import Encoding
 from compressors.recipe import Quantization
 
 _KEY = "bantam"

@@ -1,13 +1,9 @@
-"""How a weight is stored in the artifact: fewer bits in the file, decoded by standard operators when it is loaded.
-
-A runtime folds the decoding nodes into constants while it loads the file, so that an encoding shrinks the file and
-leaves the speed as it is. Decoding is exact: the model's parameter holds the very values that come out.
-"""
+"""Short floating-point formats: float16, bfloat16 and the two of 8 bits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -15,29 +11,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressors.onnx_emission import Array, Emission
-
-
-class Encoding(Protocol):
-    """One stored tensor. Implementations are frozen and hold their codes as numpy arrays."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the decoded tensor."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of everything stored (codes, scales, tables), without names and nodes of the file."""
-        ...
-
-    def decode(self) -> Array:
-        """The float32 tensor."""
-        ...
-
-    def emit(self, emission: Emission) -> str:
-        """Adds initialisers and nodes that decode them; returns the name of the float32 result."""
-        ...
-
 
 FloatName = Literal["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
 _FLOATS: dict[FloatName, tuple[type, int]] = {
@@ -78,6 +51,11 @@ class FloatEncoding:
     def decode(self) -> Array:
         values: Array = self.codes.astype(np.float32)
         return values if self.scale is None else values * self.scale
+
+    def take(self, rows: Array) -> FloatEncoding:
+        per_row = self.scale is not None and self.scale.ndim == self.codes.ndim and self.scale.shape[0] > 1
+        scale = self.scale[rows] if per_row and self.scale is not None else self.scale
+        return replace(self, codes=self.codes[rows], scale=scale)
 
     def emit(self, emission: Emission) -> str:
         stored = helper.make_tensor("", _FLOATS[self.name][1], self.codes.shape, self.codes.tobytes(), raw=True)
