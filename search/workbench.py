@@ -6,7 +6,8 @@ import copy
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from compressors.recipe import Recipe
 from compressors.registry import Context
 from compressors.runtime import Session
 from compressors.structured_pruning import verified_groups
-from compressors.tasks import Task, task
+from compressors.tasks import Task, standard_error, task
 from compressors.training import Batch, Training
 from search.inputs import JobInputs
 from search.quiet_baseline import QuietBaseline
@@ -106,6 +107,10 @@ class Workbench:
             original=self.program.module,
             threads=self.threads,
         )
+
+    def context_with(self, models: Mapping[str, fx.GraphModule]) -> Context:
+        """The context with further models that steps refer to by name."""
+        return replace(self.context, models=models)
 
     def shaped(self, recipe: Recipe) -> fx.GraphModule:
         """A new model with everything done that a recipe does before its last tuning."""
@@ -195,6 +200,10 @@ class Workbench:
             with self.slot.shared():
                 outputs.append(session.run(rows.inputs(part.rows[start : start + SCORING_BATCH]))[0])
         return np.concatenate(outputs), rows.target(part.rows)
+
+    def paired_error(self, outputs: Array, reference: Array, target: Array) -> float:
+        """Standard error of the difference in metric between two models, from their outputs on the same rows."""
+        return standard_error(self.task.scores(outputs, target) - self.task.scores(reference, target))
 
     def session(self, path: Path) -> Session:
         """As the target runs it."""
