@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from compressors.descriptions import ColumnDescription, ColumnKind, DatasetDescription
 from compressors.errors import InvalidData
-from compressors.images import UnreadableImage, image_shape
+from compressors.images import ImageFacts, UnreadableImage, image_facts
 from compressors.tables import DEFAULT_LIMITS, Array, Table, TableLimits, open_table
 
 MAX_DISTINCT = 10_000
@@ -180,6 +180,7 @@ def _null_mask(array: pa.Array) -> Array:
 def _describe_images(name: str, batches: Iterator[pa.Array]) -> ColumnDescription:
     facts = _Facts()
     channels = 1
+    ids: set[tuple[int, int] | None] = set()
     with ThreadPoolExecutor(_THREADS) as pool:  # decoders let go of the interpreter's lock
         for batch in batches:
             encoded = encoded_images(batch)
@@ -188,7 +189,9 @@ def _describe_images(name: str, batches: Iterator[pa.Array]) -> ColumnDescriptio
             size = -(-len(values) // _THREADS)
             parts = [values[i : i + size] for i in range(0, len(values), size)]
             starts = [facts.rows + i for i in range(0, len(values), size)]
-            shapes = [s for part in pool.map(_shapes, parts, starts, [name] * len(parts)) for s in part]
+            found = [f for part in pool.map(_images, parts, starts, [name] * len(parts)) for f in part]
+            shapes = [None if image is None else image.shape for image in found]
+            ids |= {image.class_ids for image in found if image is not None}
             facts.add_bad(np.flatnonzero([value is None for value in values]), "nulls")
             bad = [shape is None and value is not None for shape, value in zip(shapes, values, strict=True)]
             facts.add_bad(np.flatnonzero(bad), "unreadable")
@@ -198,24 +201,26 @@ def _describe_images(name: str, batches: Iterator[pa.Array]) -> ColumnDescriptio
             facts.rows += len(values)
     # A few grayscale images among colour images are converted when they are used.
     facts.shape = None if facts.shape is None else (channels, *facts.shape)
+    if None not in ids:
+        facts.add_values(np.array(list(ids)))
     return facts.description(name, "image", "uint8", scalar=False)
 
 
-def _shapes(values: list[bytes | None], start: int, name: str) -> list[tuple[int, int, int] | None]:
-    shapes: list[tuple[int, int, int] | None] = []
+def _images(values: list[bytes | None], start: int, name: str) -> list[ImageFacts | None]:
+    images: list[ImageFacts | None] = []
     for i, value in enumerate(values):
         try:
-            shapes.append(None if value is None else image_shape(value))
+            images.append(None if value is None else image_facts(value))
         except UnreadableImage:
-            shapes.append(None)
+            images.append(None)
         except InvalidData as error:
             raise InvalidData(f"column {name!r}, row {start + i}: {error}") from None
-    return shapes
+    return images
 
 
 def _is_image(value: bytes) -> bool:
     try:
-        image_shape(value)
+        image_facts(value)
     except UnreadableImage:
         return False
     except InvalidData:

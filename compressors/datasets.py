@@ -31,6 +31,16 @@ class InputColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetColumn:
+    """length: lists are cut, or filled with `fill`, to it. class_ids: images are masks, whose pixels are class ids."""
+
+    column: str
+    length: int | None = None
+    fill: int = 0
+    class_ids: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Source:
     """How one column becomes an array. shape: of one row as the model takes it."""
 
@@ -55,9 +65,12 @@ class Rows:
     Made by `open_rows`; not changed afterwards.
     """
 
-    def __init__(self, sources: Sequence[_Source], target: _Source, index: Array | None, count: int) -> None:
+    def __init__(
+        self, sources: Sequence[_Source], target: _Source, group: _Source | None, index: Array | None, count: int
+    ) -> None:
         self._sources = tuple(sources)
         self._target = target
+        self._group = group
         self._index = index
         self._count = count
 
@@ -70,17 +83,23 @@ class Rows:
         return tuple(source.read(array, rows) for source, array in zip(self._sources, self._arrays, strict=True))
 
     def target(self, index: Array) -> Array:
-        """int64 classes, (len(index),)."""
+        """(len(index), …): int64 of integers and masks, else float32. Tasks bring it to the shape that they need."""
         return self._target.read(self._target_array, self._resolve(index))
 
     @property
     def targets(self) -> Array:
-        """int64 classes of all rows, (len(self),)."""
+        """Of all rows."""
         return self.target(np.arange(len(self)))
+
+    def groups(self, index: Array) -> Array | None:
+        """int64 (len(index),): which rows belong together; None if no column says so."""
+        if self._group is None or self._group_array is None:
+            return None
+        return self._group.read(self._group_array, self._resolve(index))
 
     def subset(self, index: Array) -> Rows:
         """A view of these rows, in this order; nothing is copied."""
-        return Rows(self._sources, self._target, self._resolve(index), self._count)
+        return Rows(self._sources, self._target, self._group, self._resolve(index), self._count)
 
     def _resolve(self, index: Array) -> Array:
         index = np.asarray(index)
@@ -94,31 +113,41 @@ class Rows:
 
     @cached_property
     def _arrays(self) -> tuple[Array, ...]:
-        return tuple(np.load(source.path, mmap_mode="r", allow_pickle=False) for source in self._sources)
+        return tuple(_mapped(source) for source in self._sources)
 
     @cached_property
     def _target_array(self) -> Array:
-        loaded: Array = np.load(self._target.path, mmap_mode="r", allow_pickle=False)
-        return loaded
+        return _mapped(self._target)
+
+    @cached_property
+    def _group_array(self) -> Array | None:
+        return None if self._group is None else _mapped(self._group)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mappings, which would be sent as whole arrays."""
-        return {name: value for name, value in vars(self).items() if name not in ("_arrays", "_target_array")}
+        mapped = ("_arrays", "_target_array", "_group_array")
+        return {name: value for name, value in vars(self).items() if name not in mapped}
+
+
+def _mapped(source: _Source) -> Array:
+    loaded: Array = np.load(source.path, mmap_mode="r", allow_pickle=False)
+    return loaded
 
 
 def open_rows(
     path: Path,
     description: DatasetDescription,
     columns: Sequence[InputColumn],
-    target: str,
+    target: TargetColumn,
     cache: Path,
     sha256: str,
     expected: Sequence[TensorDescription],
+    group: str | None = None,
 ) -> Rows:
     """Decodes what is not in `cache` yet (seconds for 50,000 small images) and maps it.
 
-    columns: one per model input, in its order. target: an integer column. sha256: of the file at `path`. expected: the
-    model's inputs. Raises InvalidData, naming column, value and remedy.
+    columns: one per model input, in its order. sha256: of the file at `path`. expected: the model's inputs. group: an
+    integer column. Raises InvalidData, naming column, value and remedy.
     """
     if len(columns) != len(expected):
         raise InvalidData(f"{len(columns)} input columns for a model with {len(expected)} inputs; name one for each")
@@ -142,12 +171,35 @@ def open_rows(
         is_image = found.kind == "image"
         return _Source(path=decoded, shape=shape, dtype=tensor.dtype, is_image=is_image, scale=column.scale)
 
-    labels = find(target)
-    if labels.kind != "integer" or labels.shape != ():
-        raise InvalidData(f"target column {target!r} holds {labels.kind} of shape {labels.shape}; integers are needed")
-    stored = decoded_column(path, sha256, description.rows, labels, channels=None, pad_to=None, cache=cache)
+    def answers() -> _Source:
+        found = find(target.column)
+        wanted = ("integer", "float", "image") if target.class_ids else ("integer", "float")
+        if found.kind not in wanted:
+            raise InvalidData(f"target column {target.column!r} holds {found.kind}; {' or '.join(wanted)} is needed")
+        stored = decoded_column(
+            path,
+            sha256,
+            description.rows,
+            found,
+            channels=None,
+            pad_to=target.length,
+            cache=cache,
+            fill=target.fill,
+            class_ids=target.class_ids,
+        )
+        shape: Shape = np.load(stored, mmap_mode="r", allow_pickle=False).shape[1:]
+        return _Source(path=stored, shape=shape, dtype="float32" if found.kind == "float" else "int64")
+
+    def belonging(name: str) -> _Source:
+        found = find(name)
+        if found.kind != "integer" or found.shape != ():
+            raise InvalidData(f"group column {name!r} holds {found.kind} of shape {found.shape}; integers are needed")
+        stored = decoded_column(path, sha256, description.rows, found, channels=None, pad_to=None, cache=cache)
+        return _Source(path=stored, shape=(), dtype="int64")
+
+    answered = answers()
     sources = [source(column, tensor) for column, tensor in zip(columns, expected, strict=True)]
-    return Rows(sources, _Source(path=stored, shape=(), dtype="int64"), None, description.rows)
+    return Rows(sources, answered, None if group is None else belonging(group), None, description.rows)
 
 
 def input_shape(column: ColumnDescription, tensor: TensorDescription, pad_to: int | None) -> Shape:

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import pyarrow.compute as pc
 from compressors.columns import encoded_images, plain_array, plain_type
 from compressors.descriptions import ColumnDescription
 from compressors.errors import InvalidData
-from compressors.images import DECODER_VERSION, UnreadableImage, decode_image
+from compressors.images import DECODER_VERSION, UnreadableImage, decode_class_ids, decode_image
 from compressors.tables import Array, open_table
 
 Shape = tuple[int, ...]
 
-_VERSION = 1
+_VERSION = 2
 _RESERVE = 64 * 2**20  # bytes that stay free on the disk
 
 
@@ -37,23 +38,26 @@ def decoded_column(
     channels: int | None,
     pad_to: int | None,
     cache: Path,
+    fill: int = 0,
+    class_ids: bool = False,
 ) -> Path:
     """The .npy file of one column, (rows, …): images as uint8 CHW, floats as float32, integers in their own dtype.
 
-    channels: of images, 1 or 3. pad_to: lists are cut or filled with 0 to this length. Decodes if the file is not in
-    `cache` yet; of several processes that ask at once, one decodes and the others wait. Raises InvalidData, naming
-    column and row.
+    channels: of images, 1 or 3. pad_to: lists are cut, or filled with `fill`, to this length. class_ids: images are
+    masks, (height, width). Decodes if the file is not in `cache` yet; of several processes that ask at once, one
+    decodes and the others wait. Raises InvalidData, naming column and row.
     """
-    address = f"{_VERSION}|{sha256}|{column.name}|{channels}|{pad_to}|{DECODER_VERSION if channels else ''}"
+    form = _Form.of(column, channels, pad_to, fill, class_ids)
+    decoder = DECODER_VERSION if column.kind == "image" else ""
+    address = f"{_VERSION}|{sha256}|{column.name}|{form}|{decoder}"
     target = cache / f"{hashlib.sha256(address.encode()).hexdigest()[:40]}.npy"
     if target.exists():
         return target
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_suffix(".lock")):
         if not target.exists():
-            shape, dtype = _layout(column, channels, pad_to)
-            _check_room(cache, rows, shape, dtype, column.name)
-            _write(path, target, rows, column, shape, dtype)
+            _check_room(cache, rows, form, column.name)
+            _write(path, target, rows, column, form)
     return target
 
 
@@ -65,32 +69,46 @@ def _locked(lock: Path) -> Iterator[None]:
         yield
 
 
-def _layout(
-    column: ColumnDescription, channels: int | None, pad_to: int | None
-) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    dtype = np.dtype(column.dtype if column.kind in ("integer", "image") else np.float32)
-    if pad_to is not None:
-        return (pad_to,), dtype
-    if column.shape is None:
-        raise InvalidData(f"column {column.name!r}: rows have different shapes; bring them to one shape or set pad_to")
-    return ((channels, *column.shape[1:]) if channels else column.shape), dtype
+@dataclass(frozen=True)
+class _Form:
+    """How the rows of a column are stored. shape: of one row. fill: what short lists end with."""
+
+    shape: Shape
+    dtype: str
+    fill: int = 0
+    class_ids: bool = False
+
+    @classmethod
+    def of(
+        cls, column: ColumnDescription, channels: int | None, pad_to: int | None, fill: int, class_ids: bool
+    ) -> _Form:
+        dtype = column.dtype if column.kind in ("integer", "image") else "float32"
+        if pad_to is not None:  # a column of unsigned numbers cannot hold -100
+            return cls((pad_to,), "int64" if fill and column.kind == "integer" else dtype, fill)
+        if column.shape is None:
+            raise InvalidData(
+                f"column {column.name!r}: rows have different shapes; bring them to one shape or set pad_to"
+            )
+        if column.kind == "image" and class_ids:
+            return cls(column.shape[1:], dtype, class_ids=True)
+        return cls((channels, *column.shape[1:]) if channels else column.shape, dtype)
 
 
-def _check_room(cache: Path, rows: int, shape: Shape, dtype: np.dtype[Any], name: str) -> None:
-    needed = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + _RESERVE
+def _check_room(cache: Path, rows: int, form: _Form, name: str) -> None:
+    needed = rows * int(np.prod(form.shape, dtype=np.int64)) * np.dtype(form.dtype).itemsize + _RESERVE
     free = shutil.disk_usage(cache).free
     if needed > free:
         raise InvalidData(f"column {name!r}: decoding takes {needed} bytes, {free} are free on the disk; free some")
 
 
-def _write(path: Path, target: Path, rows: int, column: ColumnDescription, shape: Shape, dtype: np.dtype[Any]) -> None:
+def _write(path: Path, target: Path, rows: int, column: ColumnDescription, form: _Form) -> None:
     part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.part")
     try:
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(rows, *shape))
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(form.dtype), shape=(rows, *form.shape))
         start = 0
         with open_table(path) as table:
             for batch in table.batches(column.name):
-                array[start : start + len(batch)] = _decode(batch, column, shape, dtype, start)
+                array[start : start + len(batch)] = _decode(batch, column, form, start)
                 start += len(batch)
         if start != rows:
             raise InvalidData(f"column {column.name!r}: {start} rows where {rows} are expected; upload the file again")
@@ -101,26 +119,28 @@ def _write(path: Path, target: Path, rows: int, column: ColumnDescription, shape
         part.unlink(missing_ok=True)
 
 
-def _decode(batch: Any, column: ColumnDescription, shape: Shape, dtype: np.dtype[Any], start: int) -> Array:
+def _decode(batch: Any, column: ColumnDescription, form: _Form, start: int) -> Array:
+    shape, dtype = form.shape, np.dtype(form.dtype)
     if column.kind == "image":
-        return _decode_images(batch, column.name, shape, start)
+        return _decode_images(batch, column.name, form, start)
     if column.kind not in ("integer", "float"):
         raise InvalidData(f"column {column.name!r} holds {column.dtype}; only images and numbers can be used")
     if not isinstance(batch, np.ndarray):
         if len(shape) == 1 and column.shape != shape:
-            return _padded(batch, column.name, shape[0], dtype, start)
+            return _padded(batch, column.name, form, start)
         return _numbers(batch, column.name, shape, dtype, start)
     if column.shape == shape:
         return batch.astype(dtype)
     if batch.ndim != 2:
         raise InvalidData(f"column {column.name!r}: pad_to needs rows that are lists, these have shape {column.shape}")
-    padded = np.zeros((len(batch), *shape), dtype)
+    padded = np.full((len(batch), *shape), form.fill, dtype)
     width = min(shape[0], batch.shape[1])
     padded[:, :width] = batch[:, :width]
     return padded
 
 
-def _decode_images(batch: pa.Array, name: str, shape: Shape, start: int) -> Array:
+def _decode_images(batch: pa.Array, name: str, form: _Form, start: int) -> Array:
+    shape = form.shape
     encoded = encoded_images(batch)
     if encoded is None:
         raise InvalidData(f"column {name!r} does not hold encoded images")
@@ -130,7 +150,7 @@ def _decode_images(batch: pa.Array, name: str, shape: Shape, start: int) -> Arra
         if value is None:
             raise InvalidData(f"{where}: no image; remove the row")
         try:
-            decoded = decode_image(value, shape[0])
+            decoded = decode_class_ids(value) if form.class_ids else decode_image(value, shape[0])
         except UnreadableImage as error:
             raise InvalidData(f"{where}: {error}; remove or replace the row") from None
         if decoded.shape != shape:
@@ -149,7 +169,8 @@ def _numbers(batch: pa.Array, name: str, shape: Shape, dtype: np.dtype[Any], sta
     return values.astype(dtype).reshape(len(batch), *shape)
 
 
-def _padded(batch: pa.Array, name: str, width: int, dtype: np.dtype[Any], start: int) -> Array:
+def _padded(batch: pa.Array, name: str, form: _Form, start: int) -> Array:
+    width = form.shape[0]
     array = plain_array(batch)
     if not pa.types.is_nested(array.type):
         raise InvalidData(f"column {name!r}: pad_to needs rows that are lists, these are single values")
@@ -162,7 +183,7 @@ def _padded(batch: pa.Array, name: str, width: int, dtype: np.dtype[Any], start:
     rows = np.repeat(np.arange(len(lengths)), lengths)
     position = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     kept = position < width
-    padded = np.zeros((len(lengths), width), dtype)
+    padded = np.full((len(lengths), width), form.fill, np.dtype(form.dtype))
     padded[rows[kept], position[kept]] = flat.to_numpy(zero_copy_only=False)[kept]
     return padded
 

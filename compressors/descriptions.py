@@ -66,6 +66,11 @@ class ModelDescription:
         )
 
 
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """A shape as messages write it: '(any, 3, 32, 32)'."""
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
+
+
 ColumnKind = Literal["image", "integer", "float", "text", "other"]
 
 
@@ -75,8 +80,9 @@ class ColumnDescription:
 
     kind: image (encoded bytes), integer, float, text or other. shape: of one row, after decoding, CHW for images;
     None where rows differ. nulls, non_finite: number of rows with a missing or NaN/inf value. unreadable: images that
-    do not decode. minimum, maximum: over all finite values (None for images and text). distinct: number of different
-    values of a scalar column (None beyond 10,000). first_bad_row: first null, non-finite or unreadable row.
+    do not decode. minimum, maximum: over all finite values (None for text); of images over their class ids, where every
+    image can be read as such (gray or palette pixels, stored without loss). distinct: number of different values of a
+    scalar column (None beyond 10,000). first_bad_row: first null, non-finite or unreadable row.
     """
 
     name: str

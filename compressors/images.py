@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ MAX_PIXELS = 64 * 10**6
 # Raster formats with decoders in Pillow itself; EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _GRAYSCALE = frozenset({"1", "L", "LA", "La"})
+_ID_MODES = frozenset({"1", "L", "P"})
+_LOSSY = frozenset({"JPEG", "WEBP"})
 _DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -24,18 +27,41 @@ class UnreadableImage(Exception):
     """These bytes do not decode. The caller knows column and row."""
 
 
-def image_shape(encoded: bytes) -> tuple[int, int, int]:
-    """(channels, height, width) after decoding in full; 1 channel for grayscale, else 3.
-
-    Raises UnreadableImage; InvalidData above MAX_PIXELS, before anything is decoded.
+@dataclass(frozen=True)
+class ImageFacts:
+    """shape: (channels, height, width); 1 channel for grayscale, else 3. class_ids: (smallest, largest) if the image is
+    a mask; None if its pixels cannot be class ids: colours, or stored with loss.
     """
+
+    shape: tuple[int, int, int]
+    class_ids: tuple[int, int] | None
+
+
+def image_facts(encoded: bytes) -> ImageFacts:
+    """Decodes in full. Raises UnreadableImage; InvalidData above MAX_PIXELS, before anything is decoded."""
     with _opened(encoded) as image:
         _load(image)
-        return (1 if image.mode in _GRAYSCALE else 3), image.height, image.width
+        return ImageFacts((1 if image.mode in _GRAYSCALE else 3, image.height, image.width), _class_ids(image))
+
+
+def _class_ids(image: Image.Image) -> tuple[int, int] | None:
+    if image.mode not in _ID_MODES or image.format in _LOSSY:
+        return None
+    pixels = np.asarray(image)
+    return int(pixels.min()), int(pixels.max())
+
+
+def decode_class_ids(encoded: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Pixels (height, width) of a gray image, or palette indices, as they are stored. Raises like `image_facts`."""
+    with _opened(encoded) as image:
+        _load(image)
+        if _class_ids(image) is None:
+            raise UnreadableImage(f"{image.format} of mode {image.mode}, whose pixels are no class ids")
+        return np.asarray(image).astype(np.uint8)
 
 
 def decode_image(encoded: bytes, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Pixels as uint8 (channels, height, width), converted to grayscale (1) or RGB (3). Raises like `image_shape`."""
+    """Pixels as uint8 (channels, height, width), converted to grayscale (1) or RGB (3). Raises like `image_facts`."""
     with _opened(encoded) as image:
         _load(image)
         converted = image.convert("L" if channels == 1 else "RGB")

@@ -42,7 +42,7 @@ def nearest_miss(trials: Iterable[Trial]) -> Trial | None:
         measured,
         key=lambda t: (
             total_violation(t.violations),
-            -(t.metric if t.metric is not None else -1.0),
+            -(t.metric if t.metric is not None else float("-inf")),
             -(t.macs or 0),
             t.number,
         ),

@@ -170,9 +170,9 @@ def _measured(
     metrics: list[float | None] = [None, None]
     error = None
     if bench is not None:
-        outputs = [bench.predict(path, bench.splits.test, alone=True) for path in paths]
-        metrics = [bench.task.metric(*found) for found in outputs]
-        error = bench.paired_error(outputs[1][0], outputs[0][0], outputs[0][1])
+        baseline, result = (bench.evaluate(path, bench.splits.test, alone=True) for path in paths)
+        metrics = [baseline.metric, result.metric]
+        error = result.error_against(baseline.scores)
     times = (latency.baseline_p50_ms, latency.p50_ms)
     sides = [
         Side(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compressors.descriptions import DatasetDescription, ModelDescription
-from search.fit_data import check_datasets, check_inputs, check_rows, check_target
-from search.problems import Problem, shape_text
+from compressors.tasks import describe
+from search.fit_data import check_datasets, check_inputs, check_rows
+from search.fit_target import check_group, check_target, check_task_fields
+from search.problems import Problem
 from search.spec import JobSpec
 
 __all__ = ["Problem", "check_fit"]
@@ -22,12 +24,14 @@ def check_fit(
     spec: JobSpec, model: ModelDescription, datasets: Mapping[str, DatasetDescription]
 ) -> tuple[Problem, ...]:
     """Every reason why this job could not run; empty if it can. datasets: by the identifiers in `spec.data`."""
-    problems = [*_model(spec, model), *_techniques(spec, model), *check_datasets(spec.data, datasets)]
+    problems = [*_model(spec, model), *_techniques(spec, model)]
+    problems += [*check_task_fields(spec), *check_datasets(spec.data, datasets)]
     for role in ("train", "validation", "test"):
         name = getattr(spec.data, role)
         if name is not None and name in datasets:
-            problems += check_inputs(spec.data, role, model, datasets[name])
-            problems += check_target(spec.data, role, _classes(model), datasets[name])
+            problems += check_inputs(spec, role, model, datasets[name])
+            problems += check_target(spec, role, model, datasets[name])
+            problems += check_group(spec, role, datasets[name])
     if spec.data.train in datasets:
         problems += check_rows(spec, datasets)
     return tuple(dict.fromkeys(problems))
@@ -55,25 +59,12 @@ def _model(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
             )
     if len(model.outputs) != 1:
         names = ", ".join(repr(t.name) for t in model.outputs)
+        what = "the logits only" if spec.task == "classification" else "that of the task only"
         yield Problem(
-            "model",
-            f"{len(model.outputs)} outputs ({names}), classification needs 1; return the logits only and export again",
+            "model", f"{len(model.outputs)} outputs ({names}), {spec.task} needs 1; return {what} and export again"
         )
         return
-    output = model.outputs[0]
-    if len(output.shape) != 2:
-        yield Problem(
-            "model",
-            f"the output has {len(output.shape)} dimensions {shape_text(output.shape)}, classification needs 2 "
-            "(batch, classes); return one row of logits per sample",
-        )
-    elif output.shape[1] is None or output.shape[1] < 2:
-        yield Problem(
-            "model",
-            f"the output has shape {shape_text(output.shape)}; classification needs 2 or more fixed classes",
-        )
-    if not output.dtype.startswith("float"):
-        yield Problem("model", f"the output has dtype {output.dtype}; return the logits as float32, not the class")
+    yield from (Problem("model", message) for message in describe(spec.task).output_problems(model.outputs[0]))
 
 
 def _techniques(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
@@ -89,9 +80,3 @@ def _techniques(spec: JobSpec, model: ModelDescription) -> Iterator[Problem]:
             "model",
             f"no convolution or linear layer that a technique could make smaller (layers: {kinds}); upload another",
         )
-
-
-def _classes(model: ModelDescription) -> int | None:
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        return None
-    return model.outputs[0].shape[1]

@@ -6,9 +6,16 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from compressors.datasets import dtype_problem, input_shape
-from compressors.descriptions import ColumnDescription, DatasetDescription, ModelDescription, TensorDescription
+from compressors.descriptions import (
+    ColumnDescription,
+    DatasetDescription,
+    ModelDescription,
+    TensorDescription,
+    shape_text,
+)
 from compressors.errors import InvalidData
-from search.problems import Problem, shape_text
+from compressors.tasks import describe
+from search.problems import Problem
 from search.spec import DataSpec, InputSpec, JobSpec
 
 # Below this a part of the data says nothing about a model.
@@ -34,7 +41,8 @@ def check_datasets(data: DataSpec, datasets: Mapping[str, DatasetDescription]) -
         )
 
 
-def check_inputs(data: DataSpec, role: str, model: ModelDescription, dataset: DatasetDescription) -> Iterator[Problem]:
+def check_inputs(spec: JobSpec, role: str, model: ModelDescription, dataset: DatasetDescription) -> Iterator[Problem]:
+    data, may_be_target = spec.data, describe(spec.task).input_may_be_target
     columns = {column.name: column for column in dataset.columns}
     if len(data.columns) != len(model.inputs):
         takes = ", ".join(f"{t.name!r} {shape_text(t.shape)} {t.dtype}" for t in model.inputs)
@@ -43,20 +51,20 @@ def check_inputs(data: DataSpec, role: str, model: ModelDescription, dataset: Da
             f"{len(data.columns)} columns for a model with {len(model.inputs)} inputs ({takes}); name one for each, "
             "in order",
         )
-    for i, spec in enumerate(data.columns):
+    for i, given in enumerate(data.columns):
         # Problems of the training data belong to the field that names the column, others to the field of the dataset.
         field = f"data.inputs[{i}]" if role == "train" else f"data.{role}"
-        if spec.column == data.target and role == "train":
+        if given.column == data.target and role == "train" and not may_be_target:
             yield Problem(
-                field, f"{spec.column!r} is the target too; a model must not see its label; name another column"
+                field, f"{given.column!r} is the target too; a model must not see its label; name another column"
             )
-        column = columns.get(spec.column)
+        column = columns.get(given.column)
         if column is None:
-            yield Problem(field, _missing(spec.column, dataset, role))
+            yield Problem(field, missing_column(given.column, dataset, role))
             continue
-        yield from (Problem(field, message) for message in _bad_rows(column))
+        yield from (Problem(field, message) for message in bad_rows(column))
         if len(data.columns) == len(model.inputs):
-            yield from (Problem(field, message) for message in _input_fits(spec, column, model.inputs[i]))
+            yield from (Problem(field, message) for message in _input_fits(given, column, model.inputs[i]))
 
 
 def _input_fits(spec: InputSpec, column: ColumnDescription, tensor: TensorDescription) -> Iterator[str]:
@@ -83,34 +91,6 @@ def _input_fits(spec: InputSpec, column: ColumnDescription, tensor: TensorDescri
                 f"column {column.name!r} holds the id {int(high)}; the model's input {tensor.name!r} looks up "
                 f"{limit} ids, 0..{limit - 1}; use the tokenizer that belongs to the model"
             )
-
-
-def check_target(data: DataSpec, role: str, classes: int | None, dataset: DatasetDescription) -> Iterator[Problem]:
-    field = "data.target" if role == "train" else f"data.{role}"
-    column = next((column for column in dataset.columns if column.name == data.target), None)
-    if column is None:
-        yield Problem(field, _missing(data.target, dataset, role))
-        return
-    yield from (Problem(field, message) for message in _bad_rows(column))
-    name = f"column {column.name!r}"
-    if column.kind != "integer" or column.shape != ():
-        shape = "" if column.shape in ((), None) else f" of shape {shape_text(column.shape or ())}"
-        yield Problem(field, f"{name} holds {column.dtype}{shape}; classification needs one integer per row, 0 upwards")
-        return
-    low, high = column.minimum, column.maximum
-    if low is not None and low < 0:
-        yield Problem(
-            field, f"{name} holds the label {int(low)}; labels must not be negative; remove or renumber these rows"
-        )
-    if high is not None and classes is not None and high >= classes:
-        yield Problem(
-            field,
-            f"{name} holds the label {int(high)}; the model knows {classes} classes, 0..{classes - 1}; renumber them",
-        )
-    if column.distinct == 1 and dataset.rows > 1:
-        yield Problem(
-            field, f"{name} holds the label {int(low or 0)} in every row; at least 2 classes are needed; add rows"
-        )
 
 
 def check_rows(spec: JobSpec, datasets: Mapping[str, DatasetDescription]) -> Iterator[Problem]:
@@ -155,7 +135,7 @@ def _enough(field: str, rows: int, purpose: str, remedy: str) -> Iterator[Proble
         yield Problem(field, f"{rows} rows{' ' if purpose else ''}{purpose}; at least {MIN_ROWS} are needed; {remedy}")
 
 
-def _bad_rows(column: ColumnDescription) -> Iterator[str]:
+def bad_rows(column: ColumnDescription) -> Iterator[str]:
     kinds = (
         (column.nulls, "missing values"),
         (column.non_finite, "NaN or infinite values"),
@@ -169,7 +149,7 @@ def _bad_rows(column: ColumnDescription) -> Iterator[str]:
         )
 
 
-def _missing(name: str, dataset: DatasetDescription, role: str) -> str:
+def missing_column(name: str, dataset: DatasetDescription, role: str) -> str:
     names = [column.name for column in dataset.columns]
     near = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
     known = ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")

@@ -11,8 +11,3 @@ class Problem:
 
     field: str
     message: str
-
-
-def shape_text(shape: tuple[int | None, ...]) -> str:
-    """A shape as messages write it: '(any, 3, 32, 32)'."""
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

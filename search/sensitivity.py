@@ -18,7 +18,10 @@ QUANTIZATION_LEVELS = (8.0,)  # bits
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """loss: mean KL divergence (nats) from the uncompressed model's outputs. metric: on the same rows."""
+    """loss: the task's divergence from the uncompressed model's outputs, mean KL in nats for classes.
+
+    metric: on the same rows.
+    """
 
     technique: Literal["structured_pruning", "quantization"]
     name: str

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from compressors.errors import InvalidData
 from compressors.recipe import STEPS
+from compressors.tasks import describe, descriptions
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Technique = Literal["structured_pruning", "distillation", "quantization"]
@@ -30,6 +40,10 @@ class DataSpec(_Strict):
     train: Identifier
     inputs: Annotated[list[Identifier | InputSpec], Field(min_length=1)]
     target: Identifier
+    group: Identifier | None = Field(None, description="integer column; metrics such as ndcg@10 compare rows within it")
+    ignore_index: int | None = Field(
+        None, description="target value that does not count, in tasks with one answer per position"
+    )
     validation: Identifier | None = None
     validation_rows: tuple[int, int] | None = Field(
         None, description="half-open range [start, stop) of train; leaves tuning"
@@ -96,13 +110,33 @@ class JobSpec(_Strict):
 
     name: Annotated[str, StringConstraints(max_length=200)] = ""
     model: Identifier
-    task: Literal["classification"] = "classification"
+    task: str = Field("classification", json_schema_extra=lambda schema: schema.update(enum=[*sorted(descriptions())]))
+    metric: Identifier | None = Field(None, description="another metric of the task than its first; see GET /v1/tasks")
     data: DataSpec
     target: TargetSpec = TargetSpec()
     budget: Budget
     objective: Objective = "metric"
     techniques: list[Technique] | None = Field(None, description="left out: all that the target can use")
     search: SearchSpec = SearchSpec()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        try:
+            describe(value)
+        except InvalidData as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_of_the_task(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "task" in info.data:
+            try:
+                describe(info.data["task"]).metric(value)
+            except InvalidData as error:
+                raise ValueError(str(error)) from None
+        return value
 
     @field_validator("techniques")
     @classmethod

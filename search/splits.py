@@ -33,10 +33,13 @@ class Splits:
     test: Part
 
 
-def make_splits(data: DataSpec, labels: npt.NDArray[np.int64], rows_of: dict[str, int], *, seed: int) -> Splits:
-    """labels: of the train dataset, one per row. rows_of: number of rows of each named dataset.
+def make_splits(
+    data: DataSpec, strata: Rows | None, rows_of: dict[str, int], *, seed: int, groups: Rows | None = None
+) -> Splits:
+    """strata: of the train dataset, one per row; every part gets its share of each. rows_of: number of rows of each
+    named dataset. groups: of the train dataset; a random share of whole groups is set aside then, strata do not count.
 
-    Without `test` a further stratified share of train is set aside before anything else is.
+    Without `test` a further share of train is set aside before anything else is.
     """
     remaining = np.arange(rows_of[data.train], dtype=np.int64)
     chosen: dict[str, Part] = {}
@@ -49,15 +52,20 @@ def make_splits(data: DataSpec, labels: npt.NDArray[np.int64], rows_of: dict[str
     if data.test is not None:
         chosen["test"] = Part(data.test, np.arange(rows_of[data.test], dtype=np.int64))
     else:
-        remaining, held = _set_aside(remaining, labels, CONFIRM_FRACTION, seed + 1)
+        remaining, held = _set_aside(remaining, strata, groups, CONFIRM_FRACTION, seed + 1)
         chosen["test"] = Part(data.train, held)
     if "validation" not in chosen:
         fraction = data.validation_fraction or DEFAULT_VALIDATION_FRACTION
-        remaining, held = _set_aside(remaining, labels, fraction, seed)
+        remaining, held = _set_aside(remaining, strata, groups, fraction, seed)
         chosen["validation"] = Part(data.train, held)
     return Splits(Part(data.train, remaining), chosen["validation"], chosen["test"])
 
 
-def _set_aside(rows: Rows, labels: npt.NDArray[np.int64], fraction: float, seed: int) -> tuple[Rows, Rows]:
-    kept, held = split(len(rows), labels[rows], fraction, seed)
+def _set_aside(rows: Rows, strata: Rows | None, groups: Rows | None, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    if groups is not None:
+        found, group = np.unique(groups[rows], return_inverse=True)
+        _, chosen = split(len(found), None, fraction, seed)
+        is_held = np.isin(group.reshape(-1), chosen)
+        return rows[~is_held], rows[is_held]
+    kept, held = split(len(rows), None if strata is None else strata[rows], fraction, seed)
     return rows[kept], rows[held]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from compressors.onnx_runtime import kernel_summary
-from compressors.tasks import standard_error
 from search.measuring import measure_for_publication
 from search.records import Latency
 from search.stage_clock import StageClock
 from search.stage_profile import BASELINE_FILE, baseline_file
 from search.stage_score import artifact_path, tuned_model
 from search.work import Confirmed, ConfirmWork
-from search.workbench import Array, Workbench
+from search.workbench import Workbench
 
 PARITY_ROWS = 256
 
@@ -30,22 +31,20 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
     with clock.stage("confirm_latency"):
         measured = measure_for_publication(bench, path, baseline)
     with clock.stage("confirm_validation"):
-        outputs, target = bench.predict(path, bench.splits.validation, alone=True)
-        metric = bench.task.metric(outputs, target)
+        metric = bench.evaluate(path, bench.splits.validation, alone=True).metric
     with clock.stage("parity"):
-        max_error, agreement = _parity(bench, work, outputs)
+        max_error, agreement = _parity(bench, work, path)
     with clock.stage("test"):
-        test, test_target = bench.predict(path, bench.splits.test, alone=True)
-        reference, _ = bench.predict(baseline, bench.splits.test, alone=True)
-        difference = bench.task.scores(test, test_target) - bench.task.scores(reference, test_target)
+        test = bench.evaluate(path, bench.splits.test, alone=True)
+        reference = bench.evaluate(baseline, bench.splits.test, alone=True)
     content = path.read_bytes()
     return Confirmed(
         trial=work.trial,
         metric=metric,
-        test_metric=bench.task.metric(test, test_target),
-        baseline_test_metric=bench.task.metric(reference, test_target),
-        test_metric_error=standard_error(difference),
-        test_rows=len(test_target),
+        test_metric=test.metric,
+        baseline_test_metric=reference.metric,
+        test_metric_error=test.error_against(reference.scores),
+        test_rows=len(bench.splits.test.rows),
         latency=Latency(
             p50_ms=measured.p50_ms,
             p90_ms=measured.p90_ms,
@@ -66,13 +65,18 @@ def confirm(bench: Workbench, work: ConfirmWork) -> Confirmed:
     )
 
 
-def _parity(bench: Workbench, work: ConfirmWork, outputs: Array) -> tuple[float, float]:
+def _parity(bench: Workbench, work: ConfirmWork, path: Path) -> tuple[float, float]:
     """(largest absolute difference, share of equal answers) between the tuned PyTorch model and the file."""
     part = bench.splits.validation
-    rows = part.rows[:PARITY_ROWS]
+    session = bench.runtime.load(path, os.cpu_count() or 1)
     model = tuned_model(bench, work.trial, work.recipe)
-    with torch.no_grad(), bench.slot.shared():
-        expected = model(*bench.tensors(bench.rows(part.dataset).inputs(rows))).float().numpy()
-    actual = outputs[: len(rows)]
-    agreement = float((expected.argmax(axis=-1) == actual.argmax(axis=-1)).mean())
-    return float(np.abs(expected - actual).max()), agreement
+    chosen = part.rows[:PARITY_ROWS]
+    largest = same = 0.0
+    for rows in bench.batches(chosen):
+        inputs = bench.rows(part.dataset).inputs(rows)
+        with torch.no_grad(), bench.slot.shared():
+            expected = model(*bench.tensors(inputs)).float().numpy()
+            actual = session.run(inputs)[0]
+        largest = max(largest, float(np.abs(expected - actual).max()))
+        same += bench.task.agreement(expected, actual) * len(rows)
+    return largest, same / len(chosen)

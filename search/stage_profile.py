@@ -14,6 +14,7 @@ import torch
 from compressors.layer_shapes import layer_shapes
 from compressors.onnx_export import check_parity, export_onnx, serialize
 from compressors.recipe import Distillation
+from compressors.runtime import Session
 from compressors.training import BATCH, Run, make_optimizer, tune
 from search.measuring import measure_quietly
 from search.profile import Group, Profile
@@ -23,6 +24,7 @@ from search.workbench import Array, Workbench, clone
 
 PARITY_TOLERANCE = 1e-3  # largest difference between the program and its export, relative to the largest output
 SPEED_STEPS = 3
+OUTPUT_ROWS = 100  # looked at to see whether the outputs are what the task takes them for
 
 BASELINE_FILE = "baseline.onnx"
 SCORES_FILE = "scores.npy"
@@ -43,7 +45,7 @@ def baseline_file(bench: Workbench) -> Path:
 
 
 def baseline_scores(bench: Workbench) -> Array:
-    """(rows,) of the validation split: the uncompressed model's share in the metric, row by row."""
+    """(units,) of the validation split: what rows (or groups) of the uncompressed model contribute to the metric."""
     scores: Array = np.load(_entry(bench)[1] / SCORES_FILE)
     return scores
 
@@ -59,14 +61,15 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
     path.write_bytes(serialize(export_onnx(program.module, bench.example)))
     session = bench.session(path)
     parity = check_parity(program.module, session, bench.example, tolerance=PARITY_TOLERANCE)
-    outputs, target = bench.predict(path, bench.splits.validation, alone=True)
-    np.save(folder / SCORES_FILE, bench.task.scores(outputs, target))
+    bench.task.check_outputs(session_outputs(bench, session))
+    evaluation = bench.evaluate(path, bench.splits.validation, alone=True)
+    np.save(folder / SCORES_FILE, evaluation.scores)
     shapes = layer_shapes(program.module, bench.graph, bench.example)
     speed = _speed(bench)
     # Last, when the other processes of the job have started up.
     alone = measure_quietly(bench, path, path)
     baseline = Baseline(
-        metric=bench.task.metric(outputs, target),
+        metric=evaluation.metric,
         latency_ms=alone.p50_ms,
         size_bytes=path.stat().st_size,
         macs=sum(layer.macs for layer in program.description.layers),
@@ -90,6 +93,12 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
     return asdict(found)
 
 
+def session_outputs(bench: Workbench, session: Session) -> Array:
+    """Of a few tuning rows."""
+    some = np.arange(min(OUTPUT_ROWS, len(bench.splits.tuning.rows)), dtype=np.int64)
+    return np.concatenate([session.run(bench.tuning_inputs(batch))[0] for batch in bench.batches(some)])
+
+
 def _groups(bench: Workbench) -> tuple[Group, ...]:
     groups = bench.graph.groups
     last = max(1, len(groups) - 1)
@@ -108,7 +117,7 @@ def _speed(bench: Workbench) -> float:
 
     def fetch(positions: Any) -> Any:
         inputs = bench.tensors(bench.tuning_inputs(positions))
-        return inputs, torch.from_numpy(np.asarray(bench.tuning_target(positions), dtype=np.int64)), None
+        return inputs, torch.from_numpy(bench.tuning_target(positions)), None
 
     seconds = []
     for step in range(SPEED_STEPS):

@@ -15,7 +15,6 @@ from compressors.artifact import build_artifact
 from compressors.onnx_export import serialize
 from compressors.pipeline import run_recipe
 from compressors.recipe import Distillation, Recipe
-from compressors.tasks import standard_error
 from compressors.training import Checkpoint, Run, make_optimizer, tune
 from search.stage_clock import StageClock
 from search.stage_profile import baseline_scores
@@ -157,9 +156,8 @@ def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, f
 
     def compute(folder: Path) -> dict[str, Any]:
         with clock.stage("score"):
-            outputs, target = bench.predict(path, bench.splits.validation)
-            difference = bench.task.scores(outputs, target) - baseline_scores(bench)
-            return {"metric": bench.task.metric(outputs, target), "error": standard_error(difference)}
+            evaluation = bench.evaluate(path, bench.splits.validation)
+            return {"metric": evaluation.metric, "error": evaluation.error_against(baseline_scores(bench))}
 
     value, _, cached = bench.cache.get_or_compute("score", key, compute)
     if cached:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressors.batch_norm_statistics import batch_norms
-from compressors.distillation import divergence
 from compressors.recipe import Recipe, StructuredPruning
 from compressors.weight_rounding import rounded_weights
 from search.records import Stage
@@ -25,6 +24,8 @@ from search.work import Sensed, SensitivityWork
 from search.workbench import Workbench, clone
 
 SENSITIVITY_ROWS = 512
+SENSITIVITY_LEAST = 16
+SENSITIVITY_BYTES = 256 * 2**20  # of all their outputs
 
 
 def sense(bench: Workbench, work: SensitivityWork) -> Sensed:
@@ -74,16 +75,18 @@ class _Probe:
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        positions = list(bench.sample(SENSITIVITY_ROWS, SENSITIVITY_ROWS // 2))
+        rows = max(SENSITIVITY_LEAST, min(SENSITIVITY_ROWS, SENSITIVITY_BYTES // max(bench.row_bytes, 1)))
+        positions = list(bench.sample(rows, rows // 2))
         self._batches = [bench.tensors(bench.tuning_inputs(p)) for p in positions]
         self._target = np.concatenate([bench.tuning_target(p) for p in positions])
+        self._groups = bench.tuning_groups(np.concatenate(positions))
         self._reference = self._outputs(clone(bench.program.module))
 
     def look(self, model: fx.GraphModule) -> tuple[float, float]:
-        """(KL divergence in nats, metric)."""
-        outputs = self._outputs(model)
-        loss = float(divergence(outputs, self._reference, 1.0))
-        return max(loss, 0.0), self._bench.task.metric(outputs.numpy(), self._target)
+        """(the task's divergence, metric)."""
+        outputs, task = self._outputs(model), self._bench.task
+        loss = float(task.divergence(outputs, self._reference, 1.0, torch.from_numpy(self._target)))
+        return max(loss, 0.0), task.metric(outputs.numpy(), self._target, self._groups)
 
     @torch.no_grad()
     def _outputs(self, model: fx.GraphModule) -> Tensor:

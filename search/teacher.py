@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compressors.training import order
 
 CHUNK = 2048  # rows computed and stored together
+KEPT_BYTES = 2**30
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -23,16 +24,24 @@ class TeacherOutputs:
 
     Rows are grouped in the order in which the first epoch sees them, so that a short run computes few chunks.
     Two processes may compute the same chunk; both write the same bytes and the rename is atomic.
+    Outputs that would take more than KEPT_BYTES in all (of a language model, of large masks) are computed each time.
+
+    row_bytes: of the outputs of one row.
     """
 
-    def __init__(self, folder: Path, rows: int, seed: int, compute: Callable[[Positions], Floats]) -> None:
+    def __init__(
+        self, folder: Path, rows: int, seed: int, compute: Callable[[Positions], Floats], *, row_bytes: int = 0
+    ) -> None:
         self._folder, self._rows, self._compute = folder, rows, compute
+        self._keeps = rows * row_bytes <= KEPT_BYTES
         self._order = order(rows, 0, seed)
         self._rank = np.empty(rows, dtype=np.int64)
         self._rank[self._order] = np.arange(rows)
         self._loaded: dict[int, Floats] = {}
 
     def outputs(self, positions: Positions) -> Floats:
+        if not self._keeps:
+            return self._compute(positions)
         ranks = self._rank[positions]
         chunks, offsets = np.divmod(ranks, CHUNK)
         for chunk in np.unique(chunks):

@@ -7,7 +7,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,21 @@ from compressors.recipe import Recipe
 from compressors.registry import Context
 from compressors.runtime import Session
 from compressors.structured_pruning import verified_groups
-from compressors.tasks import Task, standard_error, task
+from compressors.tasks import Task, task
 from compressors.training import Batch, Training
+from search.evaluation import Evaluation
 from search.inputs import JobInputs
 from search.quiet_baseline import QuietBaseline
 from search.splits import Part, Splits, make_splits
 from search.stage_cache import StageCache, stage_key
+from search.targets import group_column, target_column, task_options
 from search.teacher import TeacherOutputs
 
 CALIBRATION_ROWS = 384
 REESTIMATION_ROWS = 1024
 SCORING_BATCH = 100
+SCORING_BYTES = 64 * 2**20  # of a scoring batch's outputs
+PREPARING_ROWS = 10_000
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -82,7 +86,22 @@ class Workbench:
 
     @functools.cached_property
     def task(self) -> Task:
-        return task(self.spec.task)
+        """Knows what the tuning targets look like."""
+        part = self.splits.tuning
+        sample = np.random.default_rng(self.seed).permutation(len(part.rows))[:PREPARING_ROWS]
+        return self._task.prepared(self.tuning_target(np.sort(sample)))
+
+    @functools.cached_property
+    def _task(self) -> Task:
+        return task(self.spec.task, task_options(self.spec))
+
+    @functools.cached_property
+    def row_bytes(self) -> int:
+        """Of the outputs of one row."""
+        inputs = self.tensors(self.tuning_inputs(np.zeros(1, dtype=np.int64)))
+        with torch.no_grad():
+            outputs: Tensor = self.program.module(*inputs)
+        return outputs.numel() * 4
 
     @functools.cached_property
     def draft(self) -> Context:
@@ -127,8 +146,10 @@ class Workbench:
         train = self.spec.data.train
         names = {name for name in (train, self.spec.data.validation, self.spec.data.test) if name is not None}
         counts = {name: self.inputs.datasets[name].description.rows for name in names}
-        labels = self.rows(train).target(np.arange(counts[train], dtype=np.int64))
-        return make_splits(self.spec.data, labels, counts, seed=self.seed)
+        rows = self.rows(train)
+        groups = rows.groups(np.arange(counts[train], dtype=np.int64))
+        strata = self._task.strata(self._task.as_target(rows.targets)) if self._task.stratified else None
+        return make_splits(self.spec.data, strata, counts, seed=self.seed, groups=groups)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one workbench per process, kept for its whole life
     def rows(self, dataset: str) -> Rows:
@@ -137,10 +158,11 @@ class Workbench:
             file.path,
             file.description,
             [InputColumn(column=c.column, scale=c.scale, pad_to=c.pad_to) for c in self.spec.data.columns],
-            self.spec.data.target,
+            target_column(self.spec, self.program.description.outputs[0]),
             self.inputs.cache / "rows",
             file.sha256,
             self.program.description.inputs,
+            group_column(self.spec),
         )
 
     def tuning_inputs(self, positions: Indices) -> tuple[Array, ...]:
@@ -148,8 +170,13 @@ class Workbench:
         return self.rows(part.dataset).inputs(part.rows[positions])
 
     def tuning_target(self, positions: Indices) -> Array:
+        """As the task takes it."""
         part = self.splits.tuning
-        return self.rows(part.dataset).target(part.rows[positions])
+        return self._task.as_target(self.rows(part.dataset).target(part.rows[positions]))
+
+    def tuning_groups(self, positions: Indices) -> Indices | None:
+        part = self.splits.tuning
+        return self.rows(part.dataset).groups(part.rows[positions])
 
     def sample(self, count: int, batch: int) -> Iterator[Indices]:
         """Batches of positions of `count` tuning rows, the same at every call."""
@@ -170,7 +197,8 @@ class Workbench:
         data = self.spec.data.model_dump(mode="json", exclude={"train", "validation", "test"})
         names = {"train": self.spec.data.train, "validation": self.spec.data.validation, "test": self.spec.data.test}
         files = {role: None if n is None else self.inputs.datasets[n].sha256 for role, n in names.items()}
-        return {"data": data, "files": files, "seed": self.seed, "task": self.spec.task}
+        task = {"name": self.spec.task, **asdict(task_options(self.spec))}
+        return {"data": data, "files": files, "seed": self.seed, "task": task}
 
     @functools.cached_property
     def target_key(self) -> dict[str, Any]:
@@ -188,22 +216,24 @@ class Workbench:
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
-    def predict(self, path: Path, part: Part, *, alone: bool = False) -> tuple[Array, Array]:
-        """(outputs, targets) of the file at `path`, loaded from disk, over a split.
+    def evaluate(self, path: Path, part: Part, *, alone: bool = False) -> Evaluation:
+        """What the metric needs to know of the file at `path`, loaded from disk, over a split.
 
         alone: no other process of the job works now, so that all cores may be used.
         """
         session = self.runtime.load(path, (os.cpu_count() or 1) if alone else self.threads)
-        rows = self.rows(part.dataset)
-        outputs = []
-        for start in range(0, len(part.rows), SCORING_BATCH):
+        rows, task = self.rows(part.dataset), self.task
+        statistics = []
+        for batch in self.batches(part.rows):
             with self.slot.shared():
-                outputs.append(session.run(rows.inputs(part.rows[start : start + SCORING_BATCH]))[0])
-        return np.concatenate(outputs), rows.target(part.rows)
+                outputs = session.run(rows.inputs(batch))[0]
+            statistics.append(task.statistics(outputs, task.as_target(rows.target(batch))))
+        return Evaluation(task, np.concatenate(statistics), rows.groups(part.rows))
 
-    def paired_error(self, outputs: Array, reference: Array, target: Array) -> float:
-        """Standard error of the difference in metric between two models, from their outputs on the same rows."""
-        return standard_error(self.task.scores(outputs, target) - self.task.scores(reference, target))
+    def batches(self, rows: Indices) -> Iterator[Indices]:
+        """Small enough that their outputs fit into memory."""
+        size = max(1, min(SCORING_BATCH, SCORING_BYTES // max(self.row_bytes, 1)))
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
     def session(self, path: Path) -> Session:
         """As the target runs it."""
@@ -217,7 +247,7 @@ class Workbench:
 
     def tuning_batch(self, positions: Indices, *, taught: bool = True) -> Batch:
         """Inputs, targets and, if wanted, the uncompressed model's outputs."""
-        target = torch.from_numpy(np.asarray(self.tuning_target(positions), dtype=np.int64))
+        target = torch.from_numpy(self.tuning_target(positions))
         teacher = torch.from_numpy(self.teacher.outputs(positions)) if taught else None
         return self.tensors(self.tuning_inputs(positions)), target, teacher
 
@@ -230,16 +260,15 @@ class Workbench:
             if not session:  # most runs find their outputs on disk
                 session.append(self.runtime.load_model(export_onnx(self.program.module, self.example), self.threads))
             parts = []
-            for start in range(0, len(positions), SCORING_BATCH):
+            for batch in self.batches(positions):
                 with self.slot.shared():
-                    batch = self.tuning_inputs(positions[start : start + SCORING_BATCH])
-                    parts.append(session[0].run(batch)[0])
+                    parts.append(session[0].run(self.tuning_inputs(batch))[0])
             return np.concatenate(parts).astype(np.float32)
 
         folder = (
             self.inputs.cache / "teacher" / stage_key("teacher", {"model": self.inputs.model.sha256, **self.data_key})
         )
-        return TeacherOutputs(folder, len(self.splits.tuning.rows), self.seed, compute)
+        return TeacherOutputs(folder, len(self.splits.tuning.rows), self.seed, compute, row_bytes=self.row_bytes)
 
 
 def clone(module: fx.GraphModule) -> fx.GraphModule:

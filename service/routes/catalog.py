@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from compressors.recipe import STEPS
+from compressors.tasks import descriptions
 from search.spec import TECHNIQUES, DataSpec, TargetSpec
 from service.schemas import schema_of
 
@@ -30,9 +32,25 @@ class Target(Entry):
     techniques: list[str]
 
 
+class Metric(BaseModel):
+    """needs_group: only with `data.group`."""
+
+    name: str
+    title: str
+    summary: str
+    needs_group: bool
+
+
 class Task(Entry):
+    """outputs, target: what the model returns and the target column holds. metric: the one that a job gets unless it
+    names another; of all of them higher is better.
+    """
+
+    outputs: str
+    target: str
     metric: str
-    higher_is_better: bool
+    metrics: list[Metric]
+    higher_is_better: bool = True
 
 
 class Techniques(BaseModel):
@@ -77,12 +95,15 @@ def tasks() -> Tasks:
     return Tasks(
         items=[
             Task(
-                name="classification",
-                summary="one class per row; the model's output holds one logit per class",
-                metric="accuracy",
-                higher_is_better=True,
+                name=task.name,
+                summary=task.summary,
+                outputs=task.outputs,
+                target=task.target,
+                metric=task.metrics[0].name,
+                metrics=[Metric(**asdict(metric)) for metric in task.metrics],
                 parameters=schema_of(DataSpec),
             )
+            for task in descriptions().values()
         ]
     )
 

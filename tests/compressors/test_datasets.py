@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from compressors import decoded_columns
 from compressors.columns import describe_dataset
-from compressors.datasets import InputColumn, Rows, open_rows
+from compressors.datasets import InputColumn, Rows, TargetColumn, open_rows
 from compressors.descriptions import TensorDescription
 from compressors.errors import InvalidData
 from tests.files import encode_image, random_images, write_parquet
@@ -30,7 +30,7 @@ def tensor(*shape: int | None, dtype: str = "float32", name: str = "x") -> Tenso
 
 def rows_of(path: Path, inputs: Sequence[InputColumn], expected: Sequence[TensorDescription], cache: Path) -> Rows:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return open_rows(path, describe_dataset(path), inputs, "y", cache, sha256, expected)
+    return open_rows(path, describe_dataset(path), inputs, TargetColumn(column="y"), cache, sha256, expected)
 
 
 def open_one(
@@ -165,7 +165,15 @@ def test_a_failed_decoding_leaves_nothing_behind(tmp_path: Path) -> None:
     description = describe_dataset(path)
     write_parquet(path, {"x": [*images[:3], images[3][:50], images[4]], "y": [0, 1, 0, 1, 0]})
     with pytest.raises(InvalidData, match=r"column 'x', row 3: .*remove or replace the row"):
-        open_rows(path, description, [InputColumn(column="x")], "y", tmp_path / "c", "0" * 64, [tensor(3, 8, 8)])
+        open_rows(
+            path,
+            description,
+            [InputColumn(column="x")],
+            TargetColumn(column="y"),
+            tmp_path / "c",
+            "0" * 64,
+            [tensor(3, 8, 8)],
+        )
     assert sorted(p.suffix for p in (tmp_path / "c").iterdir()) == [".lock", ".lock", ".npy"]
 
 
@@ -222,10 +230,12 @@ def test_channels_last_is_named(tmp_path: Path) -> None:
 
 
 def test_targets_and_names_are_checked(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "d", {"x": [1.0, 2.0], "y": [0.5, 1.0]})
-    with pytest.raises(InvalidData, match="integers are needed"):
+    path = write_parquet(tmp_path / "d", {"x": [1.0, 2.0], "y": ["a", "b"]})
+    with pytest.raises(InvalidData, match="'y' holds text; integer or float is needed"):
         rows_of(path, [InputColumn(column="x")], [tensor()], tmp_path / "cache")
     with pytest.raises(InvalidData, match="column 'z' is not in the dataset; it has 'x', 'y'"):
-        open_rows(path, describe_dataset(path), [InputColumn(column="x")], "z", tmp_path, "0", [tensor()])
+        open_rows(
+            path, describe_dataset(path), [InputColumn(column="x")], TargetColumn(column="z"), tmp_path, "0", [tensor()]
+        )
     with pytest.raises(InvalidData, match="2 input columns for a model with 1 inputs"):
         rows_of(path, [InputColumn(column="x")] * 2, [tensor()], tmp_path / "cache")

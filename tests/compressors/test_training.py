@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressors.batch_norm_statistics import batch_norms, reestimate
-from compressors.distillation import distillation_loss, divergence
+from compressors.distillation import distillation_loss
 from compressors.errors import InvalidData, InvalidRecipe
 from compressors.recipe import Distillation
-from compressors.tasks import Classification, standard_error, task
+from compressors.tasks import standard_error, task
+from compressors.tasks.divergences import softmax_divergence as divergence
 from compressors.training import BATCH, Checkpoint, Run, make_optimizer, order, positions, rate, tune
 from compressors.weight_rounding import rounded_weights
 
 ROWS = 300
-TASK = Classification()
+TASK = task("classification")
 
 
 def rows() -> tuple[Tensor, Tensor]:
@@ -216,8 +217,8 @@ def test_metric_is_the_share_of_hits_and_tasks_are_known_by_name() -> None:
     target = np.array([0, 1, 2, 3])
     assert task("classification").metric(outputs, target) == pytest.approx(0.75)
     assert list(TASK.scores(outputs, target)) == [1, 1, 1, 0]
-    with pytest.raises(InvalidData, match="task='regression'"):
-        task("regression")
+    with pytest.raises(InvalidData, match="task='divination': unknown; known are"):
+        task("divination")
 
 
 def test_standard_error_of_a_paired_difference() -> None:

@@ -28,9 +28,15 @@ def test_targets_and_tasks_say_what_a_job_may_name(shared_api: RunningApi) -> No
     assert (target["runtime"], target["device"]) == ("onnxruntime", "cpu")
     assert target["version"]
     jsonschema.validate({"runtime": "onnxruntime", "threads": 2}, target["parameters"])
-    (task,) = shared_api.client.get("/v1/tasks").json()["items"]
-    assert (task["name"], task["metric"]) == ("classification", "accuracy")
-    jsonschema.validate({"train": "d", "inputs": ["x"], "target": "y"}, task["parameters"])
+    tasks = {task["name"]: task for task in shared_api.client.get("/v1/tasks").json()["items"]}
+    assert tasks["classification"]["metric"] == "accuracy"
+    assert {"binary", "regression", "segmentation", "language_modelling"} < set(tasks)
+    for task in tasks.values():
+        assert task["higher_is_better"] and task["outputs"] and task["target"]
+        assert task["metric"] in [metric["name"] for metric in task["metrics"]]
+        jsonschema.validate({"train": "d", "inputs": ["x"], "target": "y"}, task["parameters"])
+    job = shared_api.open.get("/openapi.json").json()["components"]["schemas"]["JobSpec"]
+    assert set(job["properties"]["task"]["enum"]) == set(tasks)
 
 
 def test_openapi_lists_the_whole_contract_with_its_problems(shared_api: RunningApi) -> None:
