@@ -34,6 +34,8 @@ __all__ = [
     "Recipe",
     "Step",
     "StructuredPruning",
+    "step_from_json",
+    "step_to_json",
 ]
 
 # Every technique's configuration, in the order in which a recipe would apply them.
@@ -93,8 +95,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """`{"version": 1, "steps": [{"technique": name, ...fields}]}`; `from_json` gives an equal recipe back."""
-        steps = [{"technique": step.technique, **dataclasses.asdict(step)} for step in self.steps]
-        return {"version": RECIPE_VERSION, "steps": json.loads(json.dumps(steps))}
+        return {"version": RECIPE_VERSION, "steps": [step_to_json(step) for step in self.steps]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Recipe:
@@ -107,7 +108,7 @@ class Recipe:
         steps = document.get("steps", ())
         if not isinstance(steps, Sequence) or isinstance(steps, str):
             raise InvalidRecipe(f"recipe steps={steps!r}: must be a list of steps")
-        return cls(tuple(_step_from_json(step) for step in steps))
+        return cls(tuple(step_from_json(step) for step in steps))
 
     @property
     def key(self) -> str:
@@ -115,7 +116,14 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
-def _step_from_json(document: Any) -> Any:
+def step_to_json(step: Step) -> dict[str, Any]:
+    """`{"technique": name, ...fields}`."""
+    document: dict[str, Any] = json.loads(json.dumps({"technique": step.technique, **dataclasses.asdict(step)}))
+    return document
+
+
+def step_from_json(document: Any) -> Step:
+    """Raises InvalidRecipe for an unknown technique or field, and for a value of a wrong type."""
     if not isinstance(document, Mapping):
         raise InvalidRecipe(f"recipe step {document!r}: must be a mapping with a field 'technique'")
     fields = dict(document)

@@ -86,7 +86,7 @@ def _last_tuning(coordinator: Coordinator, trial: Trial, recipe: Recipe, remaini
     seconds = max(1.0, min(NEAREST_MISS_SECONDS, 0.5 * remaining))
     assert coordinator.profile is not None
     rows = coordinator.profile.rows["tuning"]
-    samples = int(min(seconds * coordinator.profile.samples_per_second, 20 * rows)) if recipe.pruning else 0
+    samples = int(min(seconds * coordinator.profile.samples_per_second, 20 * rows)) if recipe.distillation else 0
     return ScoreWork(trial=trial.number, recipe=recipe, rung=0, start=0, stop=samples, seconds=seconds)
 
 

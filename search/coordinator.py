@@ -234,7 +234,7 @@ class Coordinator:
         if result.speed is not None:
             self._speed = result.speed if self._speed is None else 0.5 * (self._speed + result.speed)
         self._score_seconds = next((s.seconds for s in result.stages if s.name == "score"), self._score_seconds)
-        tunable = bool(trial.knobs) and self._proposals.space.pruning
+        tunable = bool(trial.knobs) and self._proposals.space.tuning
         done = not tunable or (self.plan is not None and result.rung >= self.plan.top)
         trial = after_score(trial, result, self.spec.budget, self._proposals.profile.baseline, done=done)
         self._proposals.tell(trial)
@@ -308,7 +308,7 @@ class Coordinator:
         plan = self._planned(now)
         if now >= self._deadline:
             return None
-        if self._proposals.space.pruning:
+        if self._proposals.space.tuning:
             promotion = next_promotion(
                 self.book.all, self.book.towards, plan, now, proposals_left=self._proposals_left > 0
             )
@@ -331,7 +331,8 @@ class Coordinator:
 
     def _propose(self) -> Work | None:
         assert self._proposals is not None
-        trial = self._proposals.ask(self.book.next_number)
+        best = next((t for t in ranked(self.book.all, self.spec.objective) if t.knobs), None)
+        trial = self._proposals.ask(self.book.next_number, best)
         if trial is None:
             self._exhausted = True
             return None

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compressors.descriptions import DatasetDescription, ModelDescription
+from compressors.recipe import STEPS, Phase
 from compressors.tasks import describe
 from search.fit_data import check_datasets, check_inputs, check_rows
 from search.fit_target import check_group, check_target, check_task_fields
 from search.problems import Problem
-from search.spec import JobSpec
+from search.spec import TECHNIQUES, JobSpec
 
 __all__ = ["Problem", "check_fit"]
 
-_CHANGING = ("structured_pruning", "quantization")
+_CHANGING = tuple(
+    s.technique
+    for s in STEPS
+    if s.technique in TECHNIQUES and s.phase in (Phase.STUDENT, Phase.SHAPE, Phase.SPARSITY, Phase.ENCODING)
+)
 _COMPRESSIBLE = ("Conv", "Linear")
 
 

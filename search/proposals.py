@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from compressors.recipe import Distillation, Quantization, Recipe, Step, StructuredPruning
 from search import space as knobs_of
 from search.cost_prediction import Point, ShapeCosts
@@ -13,8 +16,10 @@ from search.sensitivity import Sensitivity
 from search.solver import floors
 from search.spec import JobSpec
 from search.templates import kept, stores_padded_channels, template_key
+from search.variants import FURTHER, Variants, combined, further_steps, further_techniques, key_of
 from search.work import GateWork
 
+VARIANT_EVERY = 3  # proposals; the others are the sampler's
 LATENCY_MARGIN = 0.985  # aim a little under the limit: the confirming measurement must hold too
 
 
@@ -28,6 +33,9 @@ class Proposals:
         self._points: dict[str, tuple[Point, ...]] = {}
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
+        self._variants = Variants(further_techniques(spec.allowed), seed=spec.search.seed)
+        self._tried: set[str] = set()
+        self._asked = 0
 
     def first_recipes(self) -> list[tuple[str, Recipe]]:
         """(origin, recipe): what may be the answer without any tuning, and the floors that any budget rests on."""
@@ -40,18 +48,37 @@ class Proposals:
                 found.append(("floor", Recipe((StructuredPruning(keep=keep), tuning, *quantization))))
         return found
 
-    def ask(self, number: int) -> Trial | None:
-        """A new trial from the sampler, or None when it has nothing new."""
+    def ask(self, number: int, best: Trial | None) -> Trial | None:
+        """A new trial, or None when there is nothing new: from the sampler, and every third time (always where the
+        sampler has no knobs) a variant of the best one so far."""
+        self._asked += 1
+        solver_starts = self._asked <= self._sampler.starts
+        if self._variants and not solver_starts and (not self.space.dimensions or self._asked % VARIANT_EVERY == 0):
+            varied = self._variant(number, best)
+            if varied is not None:
+                return varied
         asked = self._sampler.ask(number)
         if asked is None:
-            return None
+            return self._variant(number, best)
         knobs, origin = asked
+        self._tried.add(key_of(knobs))
         return Trial(number=number, state="running", origin=origin, knobs=knobs)
+
+    def _variant(self, number: int, best: Trial | None) -> Trial | None:
+        knobs = dict(best.knobs) if best is not None and best.knobs else self.space.default
+        varied = self._variants.of(knobs, self._base(knobs), self._tried)
+        if varied is None:
+            return None
+        self._tried.add(key_of(varied))
+        return Trial(number=number, state="running", origin="variant", knobs=varied)
 
     def replay(self, trial: Trial) -> None:
         """Takes up a trial that an earlier coordinator asked for."""
         if trial.knobs:
-            self._sampler.replay(trial.number, trial.knobs)
+            self._tried.add(key_of(trial.knobs))
+            self._asked += 1
+            if FURTHER not in trial.knobs:
+                self._sampler.replay(trial.number, trial.knobs)
         if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
             recipe, sizes = Recipe.from_json(trial.recipe), self.profile.sizes
             costs = ShapeCosts(self.profile.shapes, sizes, aligned=stores_padded_channels(recipe))
@@ -77,7 +104,7 @@ class Proposals:
         """From the trial's recipe if it has one (cheap, floor), else from its knobs."""
         if trial.recipe is not None:
             return GateWork(trial=trial.number, recipe=Recipe.from_json(trial.recipe))
-        template = self._template(trial)
+        template = combined(self._base(trial.knobs), further_steps(trial.knobs))
         if not self.space.pruning:
             return GateWork(trial=trial.number, recipe=template)
         key = template_key(template)
@@ -94,16 +121,17 @@ class Proposals:
         """Whether gating this trial needs sensitivity and measured points."""
         return trial.recipe is None and self.space.pruning
 
-    def _template(self, trial: Trial) -> Recipe:
-        """What the knobs say, but for the channel counts."""
+    def _base(self, knobs: Mapping[str, Any]) -> list[Step]:
+        """What the sampler's knobs say, but for the channel counts."""
         steps: list[Step] = []
         if self.space.pruning:
-            steps.append(StructuredPruning(importance=trial.knobs["importance"]))
-            steps.append(knobs_of.tuning(trial.knobs))
-        quantization = knobs_of.quantization(trial.knobs)
+            steps.append(StructuredPruning(importance=knobs["importance"]))
+        if self.space.tuning:
+            steps.append(knobs_of.tuning(knobs))
+        quantization = knobs_of.quantization(knobs)
         if quantization is not None:
             steps.append(quantization)
-        return Recipe(tuple(steps))
+        return steps
 
     def _aim(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> Limits:
         """What a candidate is fitted to: the budget, or a point between the floor and the budget (or int8 alone)."""

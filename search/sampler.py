@@ -20,7 +20,7 @@ _TRIES = 20  # asks until a suggestion that is not a repetition is found
 
 
 class Sampler:
-    """auto: the solver's starts first, then a multivariate TPE; tpe, random: without the starts.
+    """auto: the solver's starts first (`starts` of them), then a multivariate TPE; tpe, random: without them.
 
     Not thread-safe. `ask` never gives knobs that were given before, unless the space is exhausted: then None.
     """
@@ -28,6 +28,7 @@ class Sampler:
     def __init__(self, space: Space, strategy: Strategy, *, seed: int) -> None:
         self._dimensions = space.dimensions
         self._starts: list[dict[str, Any]] = space.starts() if strategy == "auto" else []
+        self.starts = len(self._starts)
         self._seen: set[str] = set()
         self._open: dict[int, optuna.trial.Trial] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -11,36 +11,47 @@ from typing import Any
 
 import optuna
 
-from compressors.recipe import Distillation, Quantization
+from compressors.recipe import Distillation, Phase, Quantization
 from search.solver import Allocation
 from search.spec import JobSpec
+from search.variants import further_techniques
 
 Knobs = Mapping[str, Any]
+_RESHAPING = (Phase.STUDENT, Phase.SHAPE, Phase.SPARSITY)
 
 
 @dataclass(frozen=True)
 class Space:
     """Conditional on the job: pruning, tuning, int8 and the free aim each bring their own dimensions.
 
-    aims: whether the budget leaves the amount of compression open, so that the sampler chooses it.
+    aims: whether the budget leaves the amount of compression open, so that the sampler chooses it. reshaping: whether
+    variants may change shapes or zero weights, which asks for tuning like pruning does.
     """
 
     pruning: bool
     distillation: bool
     quantization: bool
     aims: bool
+    reshaping: bool = False
 
     @classmethod
     def of(cls, spec: JobSpec, *, can_prune: bool) -> Space:
         """can_prune: whether the model has any group of channels to remove."""
         allowed = spec.allowed
         pruning = can_prune and "structured_pruning" in allowed
+        reshaping = any(s.phase in _RESHAPING for s in further_techniques(allowed))
         return cls(
             pruning=pruning,
-            distillation=pruning and "distillation" in allowed,
+            reshaping=reshaping,
+            distillation=(pruning or reshaping) and "distillation" in allowed,
             quantization="quantization" in allowed,
             aims=pruning and spec.objective != "metric",
         )
+
+    @property
+    def tuning(self) -> bool:
+        """Whether candidates are tuned."""
+        return self.pruning or self.reshaping
 
     @property
     def dimensions(self) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -54,8 +65,9 @@ class Space:
                 "stream_bias": real(-1.5, 3.0),
                 "channel_multiple": choice((4, 8, 16)),
                 "importance": choice(("l2", "l1", "batch_norm")),
-                "learning_rate": real(0.003, 0.1, log=True),
             }
+        if self.tuning:
+            found["learning_rate"] = real(0.003, 0.1, log=True)
             if self.distillation:
                 found |= {"temperature": real(1.0, 8.0, log=True), "alpha": real(0.5, 1.0)}
         if self.quantization:
@@ -64,20 +76,28 @@ class Space:
             found["aim"] = real(0.0, 1.0)
         return found
 
+    @property
+    def default(self) -> dict[str, Any]:
+        """Knobs of a candidate when nothing is known yet."""
+        return dict(next(iter(self.starts()), {}))
+
     def starts(self) -> list[dict[str, Any]]:
         """Where the solver would begin: sensitivity taken at its word, then with each bias in turn."""
+        first: dict[str, Any] = {}
+        if self.tuning:
+            first["learning_rate"] = 0.03
+        if self.distillation:
+            first |= {"temperature": 4.0, "alpha": 0.9}
         if not self.pruning:
-            return [{"observer": o} for o in ("min_max", "mse")] if self.quantization else []
-        first: dict[str, Any] = {
+            found = [{**first, "observer": o} for o in ("min_max", "mse")] if self.quantization else [first]
+            return [start for start in found if start]
+        first |= {
             "sharpness": 1.0,
             "depth_bias": 0.0,
             "stream_bias": 0.0,
             "channel_multiple": 8,
             "importance": "l2",
-            "learning_rate": 0.03,
         }
-        if self.distillation:
-            first |= {"temperature": 4.0, "alpha": 0.9}
         if self.quantization:
             first["observer"] = "percentile"
         variants: list[dict[str, Any]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -19,9 +20,9 @@ from compressors.recipe import STEPS
 from compressors.tasks import describe, descriptions
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Technique = Literal["structured_pruning", "distillation", "quantization"]
-TECHNIQUES: tuple[Technique, ...] = ("structured_pruning", "distillation", "quantization")
-assert set(TECHNIQUES) <= {step.technique for step in STEPS}  # what a search turns into knobs
+# What the sampler turns by knobs of its own; every other technique states its levels.
+SAMPLED = ("structured_pruning", "distillation", "quantization")
+TECHNIQUES: tuple[str, ...] = tuple(s.technique for s in STEPS if s.technique in SAMPLED or s.levels())
 
 
 class _Strict(BaseModel):
@@ -116,7 +117,11 @@ class JobSpec(_Strict):
     target: TargetSpec = TargetSpec()
     budget: Budget
     objective: Objective = "metric"
-    techniques: list[Technique] | None = Field(None, description="left out: all that the target can use")
+    techniques: list[str] | None = Field(
+        None,
+        description="left out: all that the target can use",
+        json_schema_extra={"anyOf": [{"type": "array", "items": {"enum": list(TECHNIQUES)}}, {"type": "null"}]},
+    )
     search: SearchSpec = SearchSpec()
 
     @field_validator("task")
@@ -140,11 +145,16 @@ class JobSpec(_Strict):
 
     @field_validator("techniques")
     @classmethod
-    def _not_empty(cls, value: list[Technique] | None) -> list[Technique] | None:
+    def _known(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and not value:
             raise ValueError("empty; leave it out for all, or name at least one")
         if value is not None and len(set(value)) != len(value):
             raise ValueError(f"{value}: each technique once")
+        for name in value or ():
+            if name not in TECHNIQUES:
+                near = difflib.get_close_matches(name, TECHNIQUES, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"{name!r} is no technique that can be searched; {hint}known are {list(TECHNIQUES)}")
         return value
 
     @field_validator("objective")
@@ -156,6 +166,6 @@ class JobSpec(_Strict):
         return value
 
     @property
-    def allowed(self) -> tuple[Technique, ...]:
+    def allowed(self) -> tuple[str, ...]:
         """Techniques that the search may use, in the order a recipe applies them."""
         return tuple(t for t in TECHNIQUES if self.techniques is None or t in self.techniques)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 
 class Phase(enum.Enum):
@@ -41,6 +41,12 @@ class Step:
     needs_calibration: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     value_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def levels(cls) -> tuple[Self, ...]:
+        """What a search tries of this technique, mildest first. Empty: it is no choice of its own (a helper of others,
+        or one whose knobs the sampler turns itself)."""
+        return ()
 
 
 S = TypeVar("S", bound=type[Step])

@@ -1,0 +1,104 @@
+"""Techniques as a dimension of the search: a good candidate with one more, one less or one other technique.
+
+Structured pruning, tuning and static int8 are turned by the sampler. Every other technique states the levels that are
+worth a try (`Step.levels`); a variant takes the best candidate so far and changes one of its further techniques. So the
+space grows by the sum of their levels, not by the product, and whatever helps is kept by the next variant.
+Cost of a proposal: O(techniques x levels).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compressors.errors import InvalidRecipe
+from compressors.recipe import STEPS, Phase, Quantization, Recipe, step_from_json, step_to_json
+from compressors.recipes.step import Step
+
+FURTHER = "further"  # the knob that holds a candidate's further steps, as documents
+
+Knobs = Mapping[str, Any]
+
+
+def further_techniques(allowed: Sequence[str]) -> tuple[type[Step], ...]:
+    """The allowed ones that variants are made of."""
+    return tuple(s for s in STEPS if s.technique in allowed and s.levels())
+
+
+def further_steps(knobs: Knobs) -> tuple[Step, ...]:
+    return tuple(step_from_json(document) for document in knobs.get(FURTHER, ()))
+
+
+def combined(base: Sequence[Step], further: Sequence[Step]) -> Recipe:
+    """A legal order for the base steps (shape, tuning, int8) and further ones. Raises InvalidRecipe if there is none.
+
+    Further shapes come after structured pruning, whose channel counts belong to the uncompressed model. What trains by
+    itself comes after the tuning, so that a candidate that is tuned further does not repeat it. A further number format
+    takes the place of int8.
+    """
+    formatted = any(s.phase is Phase.ENCODING for s in further)
+    steps = [(s, False) for s in base if not (formatted and isinstance(s, Quantization))]
+    steps += [(s, True) for s in further]
+    return Recipe(tuple(s for s, late in sorted(steps, key=lambda item: _place(*item))))
+
+
+def _place(step: Step, further: bool) -> tuple[int, bool]:
+    order = list(Phase)
+    late = further and step.needs_training and step.phase is Phase.SPARSITY
+    return order.index(Phase.TUNING if late else step.phase), further
+
+
+def key_of(knobs: Knobs) -> str:
+    return json.dumps(knobs, sort_keys=True)
+
+
+class Variants:
+    """Changes of a candidate that have not been tried. Deterministic for a seed."""
+
+    def __init__(self, techniques: Sequence[type[Step]], *, seed: int) -> None:
+        self._techniques = tuple(techniques)
+        self._random = np.random.default_rng((seed, 5))
+
+    def __bool__(self) -> bool:
+        return bool(self._techniques)
+
+    def of(self, knobs: Knobs, base: Sequence[Step], tried: Container[str]) -> dict[str, Any] | None:
+        """`knobs` with one further technique added, changed or left out; techniques in a random order, levels from the
+        middle outwards. None if all have been tried. base: what the sampler's knobs make. tried: by `key_of`."""
+        present = further_steps(knobs)
+        for index in self._random.permutation(len(self._techniques)):
+            for steps in _changes(present, self._techniques[index]):
+                candidate = {**knobs, FURTHER: [step_to_json(s) for s in steps]}
+                if not steps:
+                    del candidate[FURTHER]
+                if key_of(candidate) not in tried and _is_legal(base, steps):
+                    return candidate
+        return None
+
+
+def _changes(present: Sequence[Step], kind: type[Step]) -> Iterator[list[Step]]:
+    """The further steps with each other level of `kind`, and without it. A model has one number format."""
+    others = [
+        s for s in present if type(s) is not kind and not (s.phase is Phase.ENCODING and kind.phase is Phase.ENCODING)
+    ]
+    for level in _outwards(kind.levels()):
+        if level not in present:
+            yield [*others, level]
+    if any(type(s) is kind for s in present):
+        yield others
+
+
+def _is_legal(base: Sequence[Step], further: Sequence[Step]) -> bool:
+    try:
+        combined(base, further)
+    except InvalidRecipe:
+        return False
+    return True
+
+
+def _outwards(levels: Sequence[Step]) -> Iterator[Step]:
+    middle = len(levels) // 2
+    yield from (levels[i] for i in sorted(range(len(levels)), key=lambda i: (abs(i - middle), i)))
