@@ -26,6 +26,6 @@ if given is not None:
     run(given)
 else:
     database = Database(Settings().database)
-    with database.write() as connection:
+    with database.rebuild() as connection:
         run(connection)
     database.close()

@@ -110,6 +110,7 @@ class JobSpec(_Strict):
     """A model, data and a budget. See docs/glossary.md for the words."""
 
     name: Annotated[str, StringConstraints(max_length=200)] = ""
+    priority: int = Field(0, ge=-1000, le=1000, description="jobs of a higher one are taken from the queue first")
     model: Identifier
     task: str = Field("classification", json_schema_extra=lambda schema: schema.update(enum=[*sorted(descriptions())]))
     metric: Identifier | None = Field(None, description="another metric of the task than its first; see GET /v1/tasks")

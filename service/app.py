@@ -15,14 +15,33 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from service import plotly_asset
-from service.auth import TokenGuard, ensure_token
+from service.audit import Audit, AuditTrail
+from service.auth import Authenticator, ScopeGuard, TokenGuard, ensure_token
+from service.bodies import BodyGuard
 from service.database import Database
 from service.deps import State
+from service.hosts import HostGuard
 from service.intake import Intake, real_intake
+from service.limits import Limits, UploadSlots
 from service.metrics import Metrics, RequestTimer
 from service.problems import ProblemDocument, install_problem_handlers
-from service.routes import catalog, datasets, events, jobs, models, probes, schedules, session, trials
+from service.requests import RequestIds
+from service.routes import (
+    audit,
+    catalog,
+    datasets,
+    events,
+    jobs,
+    models,
+    probes,
+    projects,
+    schedules,
+    session,
+    tokens,
+    trials,
+)
 from service.settings import Settings
+from service.tokens import Tokens
 from service.uploads import remove_stale_uploads
 
 STATIC = Path(__file__).parent / "static"
@@ -32,12 +51,15 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     """The app on an already migrated database. intake: for tests; left out, uploads are read for real."""
     remove_stale_uploads(settings.uploads_dir)
     database = Database(settings.database)
+    authenticate = Authenticator(ensure_token(settings.token_file), Tokens(database))
     state = State(
         settings=settings,
         database=database,
         intake=intake or real_intake(settings),
         metrics=Metrics(database),
-        token=ensure_token(settings.token_file),
+        authenticate=authenticate,
+        limits=Limits.of(settings),
+        uploads=UploadSlots(settings.max_uploads),
         readers=CapacityLimiter(settings.intake_parallel),
     )
 
@@ -56,11 +78,10 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     )
     app.state.bantam = state
     install_problem_handlers(app)
-    app.add_middleware(TokenGuard, token=state.token)
-    app.add_middleware(RequestTimer, metrics=state.metrics)
+    _install_guards(app, state)
 
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(_documented_token)])
-    for resource in (models, datasets, jobs, trials, events, schedules, catalog):
+    for resource in (models, datasets, jobs, trials, events, schedules, catalog, tokens, projects, audit):
         v1.include_router(resource.router)
     app.include_router(session.router, prefix="/v1")
     app.include_router(v1)
@@ -69,7 +90,18 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     return app
 
 
-_bearer = HTTPBearer(auto_error=False, description="the token in <data-dir>/token")
+def _install_guards(app: FastAPI, state: State) -> None:
+    """A request passes them from the last one added to the first; bodies are read behind all the others."""
+    app.add_middleware(BodyGuard, limit=state.settings.max_body_bytes, timeout_s=state.settings.body_s)
+    app.add_middleware(ScopeGuard)
+    app.add_middleware(AuditTrail, audit=Audit(state.database))
+    app.add_middleware(TokenGuard, authenticate=state.authenticate)
+    app.add_middleware(HostGuard, allowed=state.settings.host_names)
+    app.add_middleware(RequestIds)
+    app.add_middleware(RequestTimer, metrics=state.metrics)
+
+
+_bearer = HTTPBearer(auto_error=False, description="a token: that in <data-dir>/token, or one of POST /v1/tokens")
 
 
 def _documented_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:

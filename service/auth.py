@@ -1,7 +1,9 @@
-"""One bearer token guards the API. It is made at the first start and lies in the data folder, readable by its owner.
+"""Who makes a request: a bearer token, checked before anything of a request's body is read.
 
-The check runs before a request's body is read. The browser gets the same token as an HttpOnly, SameSite=Strict cookie
-(POST /v1/session), because an EventSource cannot send headers. SameSite=Strict keeps other sites' requests without it.
+The first start writes a token to `<data-dir>/token`, readable by its owner. It is an admin of the default project, is
+kept nowhere else and opens the service even when the table of tokens is lost. All others are rows (`service.tokens`).
+The browser gets its token back as an HttpOnly, SameSite=Strict cookie (POST /v1/session), because an EventSource cannot
+send headers. SameSite=Strict keeps other sites' requests without it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from anyio import to_thread
+from sqlalchemy.exc import OperationalError
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import Problem, problem_response
+from service.problems import Problem, database_away, problem_response
+from service.scopes import METRICS_PATH, SCOPES, needed_scope
+from service.tables import DEFAULT_PROJECT
+from service.tokens import Principal, Tokens, digest, token_text
 
 COOKIE = "bantam_token"
-SESSION_PATH = "/v1/session"
-_GUARDED = ("/v1", "/metrics")
+ROOT = Principal("root", "<data-dir>/token", DEFAULT_PROJECT, SCOPES)
 _MODE = 0o600
 
 
@@ -29,7 +35,7 @@ def ensure_token(path: Path) -> str:
     if not path.exists():
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".token-")  # mkstemp makes it 0600
         with os.fdopen(handle, "w") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
+            stream.write(token_text(ROOT.token_id, secrets.token_urlsafe(32)) + "\n")
         try:
             os.link(name, path)  # fails if another process was faster: its token counts
         except FileExistsError:
@@ -44,12 +50,23 @@ def ensure_token(path: Path) -> str:
     return token
 
 
-def is_token(given: str | None, token: str) -> bool:
-    """Compares in constant time."""
-    return given is not None and secrets.compare_digest(given.encode(), token.encode())
+class Authenticator:
+    """Knows the token of the data folder and all that are rows. Blocks; call it in a thread."""
+
+    def __init__(self, root_token: str, tokens: Tokens) -> None:
+        self._root = digest(root_token)
+        self._tokens = tokens
+
+    def __call__(self, text: str | None) -> Principal | None:
+        """None for a token that opens nothing. Secrets are compared in constant time."""
+        if text is None:
+            return None
+        if secrets.compare_digest(digest(text), self._root):
+            return ROOT
+        return self._tokens.authenticate(text)
 
 
-def _given(connection: HTTPConnection) -> str | None:
+def given_token(connection: HTTPConnection) -> str | None:
     header = connection.headers.get("authorization")
     if header is not None:
         scheme, _, value = header.partition(" ")
@@ -69,29 +86,70 @@ def _is_foreign_write(connection: HTTPConnection, method: str) -> bool:
 
 
 class TokenGuard:
-    """ASGI middleware: answers 401 for `/v1` and `/metrics` without the token, before anything of the body is read."""
+    """ASGI middleware: 401 for `/v1` and `/metrics` without a token. Leaves the Principal in the request's state."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, authenticate: Authenticator) -> None:
         self._app = app
-        self._token = token
+        self._authenticate = authenticate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._refusal(scope) if scope["type"] == "http" else None
+        problem = await self._refusal(scope) if scope["type"] == "http" else None
         if problem is None:
             await self._app(scope, receive, send)
         else:
             await problem_response(problem)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        path: str = scope["path"]
-        guarded = any(path == prefix or path.startswith(prefix + "/") for prefix in _GUARDED)
-        if not guarded or path == SESSION_PATH:
+    async def _refusal(self, scope: Scope) -> Problem | None:
+        if needed_scope(scope["method"], scope["path"]) is None:
             return None
         connection = HTTPConnection(scope)
-        if not is_token(_given(connection), self._token):
-            detail = "no valid token; send `Authorization: Bearer TOKEN`, the token lies in <data-dir>/token"
+        try:
+            principal = await to_thread.run_sync(self._authenticate, given_token(connection))
+        except OperationalError:
+            return database_away()
+        if principal is None:
+            detail = (
+                "no valid token; send `Authorization: Bearer TOKEN`. The first one lies in <data-dir>/token, an admin "
+                "makes others with `bantam token create`"
+            )
             return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="bantam"'})
         if _is_foreign_write(connection, scope["method"]):
             detail = "a cookie counts for changes only from this server's own page; send the Authorization header"
             return Problem(403, "foreign-origin", detail)
+        connection.state.principal = principal
         return None
+
+
+class ScopeGuard:
+    """ASGI middleware behind TokenGuard: 403 for a token without the scope that method and path need."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = _missing_scope(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem_response(problem)(scope, receive, send)
+
+
+def _missing_scope(scope: Scope) -> Problem | None:
+    needed = needed_scope(scope["method"], scope["path"])
+    if needed is None:
+        return None
+    principal: Principal = HTTPConnection(scope).state.principal
+    if needed not in principal.scopes:
+        detail = (
+            f"{scope['method']} {scope['path']} needs the scope `{needed}`; token {principal.token_id} has "
+            f"{', '.join(principal.scopes)}. An admin makes one that has it: bantam token create NAME --scope {needed}"
+        )
+        challenge = f'Bearer realm="bantam", error="insufficient_scope", scope="{needed}"'
+        return Problem(403, "missing-scope", detail, headers={"WWW-Authenticate": challenge})
+    if scope["path"] == METRICS_PATH and principal.project_id != DEFAULT_PROJECT:
+        return operators_only("metrics count what all projects do")
+    return None
+
+
+def operators_only(why: str) -> Problem:
+    return Problem(403, "other-project", f"{why}; use a token of the project {DEFAULT_PROJECT!r}")

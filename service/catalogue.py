@@ -1,16 +1,26 @@
-"""Rows of uploaded models and datasets. The same bytes are one row, whatever they are called."""
+"""Rows of uploaded models and datasets. In a project the same bytes are one row, whatever they are called.
+
+Another project that uploads them too gets a row and an id of its own, and its upload is read like any other: nothing
+tells it that the bytes were here before. Only the file in the blob store is shared.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from compressors.descriptions import DatasetDescription, ModelDescription
+from search.spec import JobSpec
 from service.database import Database, db_now
-from service.tables import datasets, models
+from service.idempotency import Once, done_before
+from service.limits import Limits
+from service.pages import Page, newest_first
+from service.projects import lock_project
+from service.refusals import Unknown
+from service.tables import DEFAULT_PROJECT, datasets, models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +35,18 @@ class StoredModel:
     description: ModelDescription
     created_at: float
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> StoredModel:
+        return cls(
+            id=row.id,
+            name=row.name,
+            sha256=row.sha256,
+            bytes=row.bytes,
+            blob=row.blob,
+            description=ModelDescription.from_json(row.description),
+            created_at=row.created_at,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredDataset:
@@ -35,94 +57,126 @@ class StoredDataset:
     description: DatasetDescription
     created_at: float
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> StoredDataset:
+        return cls(
+            id=row.id,
+            name=row.name,
+            sha256=row.sha256,
+            bytes=row.bytes,
+            description=DatasetDescription.from_json(row.description),
+            created_at=row.created_at,
+        )
 
-def identifier(prefix: str, sha256: str) -> str:
-    """The id of an upload: 96 bits of its content's address."""
+
+def identifier(prefix: str, project_id: str, sha256: str) -> str:
+    """The id of an upload: 96 bits of its content's address, in other projects than the default one of both."""
+    if project_id != DEFAULT_PROJECT:
+        sha256 = hashlib.sha256(f"{project_id}\n{sha256}".encode()).hexdigest()
     return f"{prefix}{sha256[:24]}"
 
 
 class Catalogue:
-    def __init__(self, database: Database) -> None:
+    """Of one project."""
+
+    def __init__(self, database: Database, project_id: str, limits: Limits) -> None:
         self._database = database
+        self._project_id = project_id
+        self._limits = limits
 
-    def model(self, model_id: str) -> StoredModel | None:
+    def model(self, model_id: str) -> StoredModel:
+        """Raises Unknown."""
         with self._database.read() as connection:
-            return find_model(connection, model_id)
+            return StoredModel.of(find_input(connection, models, self._project_id, model_id))
 
-    def dataset(self, dataset_id: str) -> StoredDataset | None:
+    def dataset(self, dataset_id: str) -> StoredDataset:
+        """Raises Unknown."""
         with self._database.read() as connection:
-            return find_dataset(connection, dataset_id)
+            return StoredDataset.of(find_input(connection, datasets, self._project_id, dataset_id))
 
-    def models(self, limit: int) -> list[StoredModel]:
-        """Newest first."""
-        return [_model(row) for row in self._newest(models, limit)]
+    def page(self, table: Table, *, limit: int, cursor: str | None) -> Page:
+        """Rows of `models` or `datasets`, newest first. Raises BadCursor."""
+        query = select(table).where(table.c.project_id == self._project_id)
+        with self._database.read() as connection:
+            return newest_first(connection, query, table, limit=limit, cursor=cursor)
 
-    def datasets(self, limit: int) -> list[StoredDataset]:
-        return [_dataset(row) for row in self._newest(datasets, limit)]
+    def known(self, table: Table, sha256: str, size: int, once: Once | None) -> Row[Any] | None:
+        """The row of these bytes; None if there is room for them. Raises LimitReached, KeyReused.
+
+        Asked before an upload is read, which costs more than all of this.
+        """
+        with self._database.write() as connection:
+            row = self._row(connection, table, sha256)
+            if row is not None:
+                done_before(connection, once, row.id)
+            else:
+                self._limits.check_upload(connection, self._project_id, table, size)
+            return row
 
     def add_model(
-        self, *, name: str, sha256: str, size: int, blob: str, description: ModelDescription
+        self,
+        *,
+        name: str,
+        sha256: str,
+        size: int,
+        blob: str,
+        description: ModelDescription,
+        once: Once | None = None,
     ) -> tuple[StoredModel, bool]:
-        """The row of these bytes and whether it is new."""
+        """The row of these bytes and whether it is new. Raises LimitReached, KeyReused."""
         row = {"name": name, "sha256": sha256, "bytes": size, "blob": blob, "description": description.to_json()}
-        stored, new = self._add(models, "m", row)
-        return _model(stored), new
+        stored, new = self._add(models, "m", row, once)
+        return StoredModel.of(stored), new
 
     def add_dataset(
-        self, *, name: str, sha256: str, size: int, description: DatasetDescription
+        self, *, name: str, sha256: str, size: int, description: DatasetDescription, once: Once | None = None
     ) -> tuple[StoredDataset, bool]:
+        """Like add_model."""
         row = {"name": name, "sha256": sha256, "bytes": size, "description": description.to_json()}
-        stored, new = self._add(datasets, "d", row)
-        return _dataset(stored), new
+        stored, new = self._add(datasets, "d", row, once)
+        return StoredDataset.of(stored), new
 
-    def _newest(self, table: Table, limit: int) -> list[Row[Any]]:
-        query = select(table).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
-        with self._database.read() as connection:
-            return list(connection.execute(query))
+    def _row(self, connection: Connection, table: Table, sha256: str) -> Row[Any] | None:
+        query = select(table).where(table.c.project_id == self._project_id, table.c.sha256 == sha256)
+        return connection.execute(query).one_or_none()
 
-    def _add(self, table: Table, prefix: str, row: dict[str, Any]) -> tuple[Row[Any], bool]:
-        key = identifier(prefix, row["sha256"])
-        known = select(table).where(table.c.id == key)
-        try:
-            with self._database.write() as connection:
-                found = connection.execute(known).one_or_none()
-                if found is not None:
-                    return found, False
-                statement = insert(table).values(id=key, created_at=db_now(), **row).returning(table)
-                return connection.execute(statement).one(), True
-        except IntegrityError:  # PostgreSQL: the same upload, committed by another request a moment ago
-            with self._database.read() as connection:
-                return connection.execute(known).one(), False
-
-
-def find_model(connection: Connection, model_id: str) -> StoredModel | None:
-    row = connection.execute(select(models).where(models.c.id == model_id)).one_or_none()
-    return None if row is None else _model(row)
+    def _add(self, table: Table, prefix: str, row: dict[str, Any], once: Once | None) -> tuple[Row[Any], bool]:
+        key = identifier(prefix, self._project_id, row["sha256"])
+        with self._database.write() as connection:
+            lock_project(connection, self._project_id)
+            done = done_before(connection, once, key)
+            found = self._row(connection, table, row["sha256"])
+            if found is not None:
+                return found, False
+            if done is not None:
+                raise _unknown(table, done)
+            self._limits.check_upload(connection, self._project_id, table, row["bytes"])
+            statement = insert(table).values(id=key, project_id=self._project_id, created_at=db_now(), **row)
+            return connection.execute(statement.returning(table)).one(), True
 
 
-def find_dataset(connection: Connection, dataset_id: str) -> StoredDataset | None:
-    row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).one_or_none()
-    return None if row is None else _dataset(row)
+def find_input(connection: Connection, table: Table, project_id: str, identifier: str) -> Row[Any]:
+    """The row of a model or dataset. Raises Unknown."""
+    query = select(table).where(table.c.id == identifier, table.c.project_id == project_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise _unknown(table, identifier)
+    return row
 
 
-def _model(row: Row[Any]) -> StoredModel:
-    return StoredModel(
-        id=row.id,
-        name=row.name,
-        sha256=row.sha256,
-        bytes=row.bytes,
-        blob=row.blob,
-        description=ModelDescription.from_json(row.description),
-        created_at=row.created_at,
-    )
+def hold_inputs(connection: Connection, project_id: str, spec: JobSpec) -> None:
+    """Until the transaction ends, nobody deletes what the job needs. Raises Unknown for what is gone already."""
+    wanted = [(models, spec.model), *((datasets, name) for name in dataset_ids(spec))]
+    for table, key in wanted:
+        query = select(table.c.id).where(table.c.id == key, table.c.project_id == project_id)
+        if connection.execute(query.with_for_update(read=True)).one_or_none() is None:
+            raise _unknown(table, key)
 
 
-def _dataset(row: Row[Any]) -> StoredDataset:
-    return StoredDataset(
-        id=row.id,
-        name=row.name,
-        sha256=row.sha256,
-        bytes=row.bytes,
-        description=DatasetDescription.from_json(row.description),
-        created_at=row.created_at,
-    )
+def dataset_ids(spec: JobSpec) -> list[str]:
+    data = spec.data
+    return sorted({name for name in (data.train, data.validation, data.test) if name is not None})
+
+
+def _unknown(table: Table, identifier: str) -> Unknown:
+    return Unknown(table.name.removesuffix("s"), identifier)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy import Connection, Double, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
@@ -41,6 +42,13 @@ def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(db_now, "postgresql")
 def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def insert_if_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """False if a row with the same key exists. One that another transaction is about to commit is waited for."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).values(**row).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key)).one_or_none() is not None
 
 
 def dump_json(value: Any) -> str:
@@ -88,6 +96,31 @@ class Database:
         """Commits at the end, rolls back on an exception."""
         with self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def rebuild(self) -> Iterator[Connection]:
+        """A writing transaction that may rebuild tables: foreign keys of SQLite are checked at its end.
+
+        SQLite changes a table by copying and dropping it, and a dropped table takes the rows that refer to it along
+        while foreign keys are on. They can be turned off only outside a transaction.
+        """
+        with self._writer.connect() as connection:
+            self._check_foreign_keys(connection, "OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if self.is_sqlite:
+                        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                        if broken:
+                            raise ValueError(f"rows refer to what is missing, nothing was changed: {broken[:5]}")
+            finally:
+                self._check_foreign_keys(connection, "ON")
+
+    def _check_foreign_keys(self, connection: Connection, how: str) -> None:
+        if self.is_sqlite:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"PRAGMA foreign_keys = {how}")
+            cursor.close()
 
     def close(self) -> None:
         self.engine.dispose()

@@ -7,18 +7,24 @@ from threading import Event
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Query, Request
 from sqlalchemy import Row
 
+from service.audit import Audit
+from service.auth import Authenticator
 from service.blobs import BlobStore
 from service.catalogue import Catalogue
 from service.database import Database
+from service.idempotency import IdempotencyKey
 from service.intake import Intake
-from service.jobs import Jobs, UnknownJob
+from service.jobs import Jobs
+from service.limits import Limits, UploadSlots
 from service.metrics import Metrics
-from service.problems import Problem, not_found
+from service.projects import Projects
+from service.removal import Removal
 from service.schedules import Schedules
 from service.settings import Settings
+from service.tokens import Principal, Tokens
 from service.trials import Trials
 
 
@@ -34,7 +40,9 @@ class State:
     database: Database
     intake: Intake
     metrics: Metrics
-    token: str
+    authenticate: Authenticator
+    limits: Limits
+    uploads: UploadSlots
     readers: CapacityLimiter
     stopping: Event = field(default_factory=Event)
 
@@ -48,48 +56,82 @@ def _state(request: Request) -> State:
     return state
 
 
+def _principal(request: Request) -> Principal:
+    """TokenGuard has left it here."""
+    principal: Principal = request.state.principal
+    return principal
+
+
 StateDep = Annotated[State, Depends(_state)]
+PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
-def _catalogue(state: StateDep) -> Catalogue:
-    return Catalogue(state.database)
+def _catalogue(state: StateDep, principal: PrincipalDep) -> Catalogue:
+    return Catalogue(state.database, principal.project_id, state.limits)
 
 
-def _jobs(state: StateDep) -> Jobs:
-    return Jobs(state.database)
+def _jobs(state: StateDep, principal: PrincipalDep) -> Jobs:
+    return Jobs(state.database, principal.project_id)
 
 
 def _trials(state: StateDep) -> Trials:
+    """Knows no projects: whoever asks it for a job's trials has asked Jobs for the job first."""
     return Trials(state.database)
 
 
-def _schedules(state: StateDep) -> Schedules:
-    return Schedules(state.database)
+def _schedules(state: StateDep, principal: PrincipalDep) -> Schedules:
+    return Schedules(state.database, principal.project_id, state.limits)
+
+
+def _removal(state: StateDep, principal: PrincipalDep) -> Removal:
+    return Removal(state.database, principal.project_id)
+
+
+def _tokens(state: StateDep, principal: PrincipalDep) -> Tokens:
+    return Tokens(state.database, None if principal.runs_installation else principal.project_id)
+
+
+def _projects(state: StateDep) -> Projects:
+    return Projects(state.database)
+
+
+def _audit(state: StateDep) -> Audit:
+    return Audit(state.database)
 
 
 CatalogueDep = Annotated[Catalogue, Depends(_catalogue)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 TrialsDep = Annotated[Trials, Depends(_trials)]
 SchedulesDep = Annotated[Schedules, Depends(_schedules)]
+RemovalDep = Annotated[Removal, Depends(_removal)]
+TokensDep = Annotated[Tokens, Depends(_tokens)]
+ProjectsDep = Annotated[Projects, Depends(_projects)]
+AuditDep = Annotated[Audit, Depends(_audit)]
 
 
-def unknown_job(job_id: str) -> Problem:
-    return not_found("job", job_id, "GET /v1/jobs lists all")
+def _key(
+    request: Request,
+    principal: PrincipalDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="a request repeated with its key changes nothing again"),
+    ] = None,
+) -> IdempotencyKey:
+    return IdempotencyKey(principal.project_id, idempotency_key, f"{request.method} {request.url.path}")
 
 
-def _job(job_id: Annotated[str, Path(description="the job's id")], jobs: JobsDep) -> Row[Any]:
-    try:
-        return jobs.get(job_id)
-    except UnknownJob as error:
-        raise unknown_job(job_id) from error
+KeyDep = Annotated[IdempotencyKey, Depends(_key)]
+CursorDep = Annotated[str | None, Query(max_length=500, description="next_cursor of the page before")]
+JobPath = Annotated[str, Path(description="the job's id")]
 
 
-def _job_id(job_id: Annotated[str, Path(description="the job's id")], jobs: JobsDep) -> str:
+def _job(job_id: JobPath, jobs: JobsDep) -> Row[Any]:
+    return jobs.get(job_id)
+
+
+def _job_id(job_id: JobPath, jobs: JobsDep) -> str:
     """Costs one indexed read; for routes that need only to know that the job exists."""
-    try:
-        jobs.revision(job_id)
-    except UnknownJob as error:
-        raise unknown_job(job_id) from error
+    jobs.revision(job_id)
     return job_id
 
 

@@ -7,10 +7,11 @@ from sqlalchemy import select
 from search.inputs import DatasetFile, JobInputs, ModelFile
 from search.spec import JobSpec
 from service.blobs import BlobStore
-from service.catalogue import find_dataset, find_model
+from service.catalogue import StoredDataset, StoredModel, dataset_ids, find_input
 from service.database import Database
+from service.refusals import Unknown
 from service.settings import Settings
-from service.tables import jobs
+from service.tables import datasets, jobs, models
 
 
 class MissingInput(Exception):
@@ -20,26 +21,27 @@ class MissingInput(Exception):
 def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Settings) -> JobInputs:
     """Makes the job's workspace and the cache folder. Raises MissingInput."""
     with database.read() as connection:
-        document = connection.execute(select(jobs.c.spec).where(jobs.c.id == job_id)).scalar_one()
+        document, project_id = connection.execute(
+            select(jobs.c.spec, jobs.c.project_id).where(jobs.c.id == job_id)
+        ).one()
         spec = JobSpec.model_validate(document)
-        model = find_model(connection, spec.model)
-        names = {n for n in (spec.data.train, spec.data.validation, spec.data.test) if n is not None}
-        datasets = {name: find_dataset(connection, name) for name in sorted(names)}
-    if model is None:
-        raise MissingInput(f"model {spec.model!r} is gone; upload it again")
+        try:
+            model = StoredModel.of(find_input(connection, models, project_id, spec.model))
+            stored = [
+                StoredDataset.of(find_input(connection, datasets, project_id, name)) for name in dataset_ids(spec)
+            ]
+        except Unknown as error:
+            raise MissingInput(f"{error.kind} {error.identifier!r} is gone; upload it again") from error
     files: dict[str, DatasetFile] = {}
     try:
         program = ModelFile(path=blobs.path(model.blob), sha256=model.sha256, description=model.description)
-        for name, dataset in datasets.items():
-            if dataset is None:
-                raise MissingInput(f"dataset {name!r} is gone; upload it again")
+        for dataset in stored:
             path = blobs.path(dataset.sha256)
-            files[name] = DatasetFile(path=path, sha256=dataset.sha256, description=dataset.description)
+            files[dataset.id] = DatasetFile(path=path, sha256=dataset.sha256, description=dataset.description)
     except FileNotFoundError as error:
         raise MissingInput(str(error)) from error
     workspace = settings.workspace(job_id)
     workspace.mkdir(parents=True, exist_ok=True)
-    settings.cache_dir.mkdir(parents=True, exist_ok=True)
-    return JobInputs(
-        job_id=job_id, spec=spec, model=program, datasets=files, workspace=workspace, cache=settings.cache_dir
-    )
+    cache = settings.cache(project_id)
+    cache.mkdir(parents=True, exist_ok=True)
+    return JobInputs(job_id=job_id, spec=spec, model=program, datasets=files, workspace=workspace, cache=cache)

@@ -58,7 +58,7 @@ class JobWorker:
 
     def work_once(self, heartbeat: Heartbeat) -> bool:
         """Runs the next job to its end; False if none waits."""
-        lease = self._leases.claim(self.name, self._settings.lease_s)
+        lease = self._leases.claim(self.name, self._settings.lease_s, max_running=self._settings.max_running_jobs)
         if lease is None:
             return False
         heartbeat.working_on(lease)

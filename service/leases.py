@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, update
 
 from service.database import Database, db_now
 from service.tables import jobs
@@ -43,19 +43,32 @@ NO_LEASE = {
 }
 _abandoned = and_(jobs.c.state == "running", jobs.c.lease_expires_at < db_now())
 _queue = jobs.alias("queue")
+_others = jobs.alias("others")
+_running_in_project = (
+    select(func.count())
+    .where(_others.c.project_id == _queue.c.project_id, _others.c.state == "running")
+    .scalar_subquery()
+)
+_CLAIM_LOCK = 7_238_110_452  # an arbitrary number for PostgreSQL's advisory lock
 
 
 class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, worker: str, lease_s: float) -> Lease | None:
-        """Takes the oldest queued job, or one whose lease has run out; None if there is none. One statement."""
-        oldest = (
+    def claim(self, worker: str, lease_s: float, *, max_running: int | None = None) -> Lease | None:
+        """Takes a queued job, or one whose lease has run out; None if there is none. One statement.
+
+        Higher priority first, then the oldest. max_running: a project with so many running jobs has to wait.
+        """
+        queued = _queue.c.state == "queued"
+        if max_running is not None:
+            queued = and_(queued, _running_in_project < max_running)
+        first = (
             select(_queue.c.id)
             .where(
                 or_(
-                    _queue.c.state == "queued",
+                    queued,
                     and_(
                         _queue.c.state == "running",
                         _queue.c.lease_expires_at < db_now(),
@@ -63,14 +76,14 @@ class Leases:
                     ),
                 )
             )
-            .order_by(_queue.c.created_at, _queue.c.id)
+            .order_by(_queue.c.priority.desc(), _queue.c.created_at, _queue.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)  # SQLite has one writer at a time and needs no row lock
             .scalar_subquery()
         )
         statement = (
             update(jobs)
-            .where(jobs.c.id == oldest)
+            .where(jobs.c.id == first)
             .values(
                 state="running",
                 reason=None,
@@ -87,6 +100,9 @@ class Leases:
             .returning(jobs.c.id, jobs.c.lease_token, jobs.c.elapsed_s)
         )
         with self._database.write() as connection:
+            if max_running is not None and not self._database.is_sqlite:
+                # Two claims at once would both see one place left.
+                connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
             row = connection.execute(statement).one_or_none()
         return None if row is None else Lease(row.id, row.lease_token, worker, row.elapsed_s)
 

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import Database
+from service.requests import route_pattern
 from service.tables import jobs, trials, workers
 
 
@@ -73,15 +74,8 @@ class RequestTimer:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Time to the first byte: an event stream stays open for hours.
-                labels = (scope["method"], _pattern(scope), str(status))
+                labels = (scope["method"], route_pattern(scope), str(status))
                 self._metrics.latency.labels(*labels).observe(time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, observed)
-
-
-def _pattern(scope: Scope) -> str:
-    """The route's pattern with its prefix, which newer releases of FastAPI keep apart from the route."""
-    path = str(getattr(scope.get("route"), "path", "other"))
-    nested = scope["path"].startswith("/v1/") and path.startswith("/") and not path.startswith("/v1/")
-    return f"/v1{path}" if nested else path

@@ -37,14 +37,14 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade_database(database: Database) -> None:
-    """All steps in one transaction: a failed upgrade leaves the old schema."""
-    with database.write() as connection:
+def upgrade_database(database: Database, revision: str = "head") -> None:
+    """All steps in one transaction: a failed upgrade leaves the old schema. revision: for tests of upgrades."""
+    with database.rebuild() as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def upgrade(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Every error of the API as an RFC 9457 problem document: what is wrong, where, and what to do about it.
 
-`{"type", "title", "status", "detail", "errors": [{"field", "message"}]}`, media type application/problem+json.
+`{"type", "title", "status", "detail", "errors": [{"field", "message"}]}`, media type application/problem+json; a limit
+that was reached is named in `limit` as well.
 """
 
 from __future__ import annotations
@@ -15,18 +16,27 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
+
+from service.refusals import BadCursor, InUse, KeyReused, LimitReached, Refusal, Taken, Unknown, shown
 
 logger = logging.getLogger("bantam.api")
 MEDIA_TYPE = "application/problem+json"
-_LONGEST_VALUE = 120
 
 
 @dataclass(frozen=True)
 class FieldError:
     field: str
     message: str
+
+
+class Limit(BaseModel):
+    """setting: the server's variable. value: what the request would have made of it."""
+
+    setting: str
+    limit: int
+    value: int
 
 
 @dataclass(eq=False)
@@ -38,6 +48,7 @@ class Problem(Exception):
     detail: str
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    limit: Limit | None = None
 
 
 class ProblemField(BaseModel):
@@ -53,6 +64,7 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     errors: list[ProblemField]
+    limit: Limit | None = None
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -60,13 +72,15 @@ def problem_response(problem: Problem) -> JSONResponse:
         title = HTTPStatus(problem.status).phrase
     except ValueError:
         title = "Error"
-    body = {
+    body: dict[str, Any] = {
         "type": f"urn:bantam:problem:{problem.kind}",
         "title": title,
         "status": problem.status,
         "detail": problem.detail,
         "errors": [{"field": e.field, "message": e.message} for e in problem.errors],
     }
+    if problem.limit is not None:
+        body["limit"] = problem.limit.model_dump()
     return JSONResponse(body, problem.status, media_type=MEDIA_TYPE, headers=dict(problem.headers))
 
 
@@ -77,21 +91,52 @@ def invalid(errors: Iterable[FieldError]) -> Problem:
     return Problem(422, "invalid-request", detail, found)
 
 
-def not_found(what: str, identifier: object, remedy: str) -> Problem:
-    return Problem(404, "not-found", f"{what} {_shown(identifier)} does not exist; {remedy}")
+def database_away() -> Problem:
+    detail = "the database does not answer; the server's log has the reason, try again in a few seconds"
+    return Problem(503, "database-away", detail, headers={"Retry-After": "5"})
 
 
 def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(DataError, _on_unstorable)
+    app.add_exception_handler(IntegrityError, _on_conflict)
+    app.add_exception_handler(OperationalError, _on_database_away)
     app.add_exception_handler(Exception, _on_crash)
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
     return problem_response(error)
+
+
+async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return problem_response(_problem_of(error))
+
+
+def _problem_of(refusal: Refusal) -> Problem:
+    detail = str(refusal)
+    match refusal:
+        case Unknown():
+            return Problem(404, "not-found", detail)
+        case KeyReused():
+            return invalid([FieldError("Idempotency-Key", detail)])
+        case BadCursor():
+            return invalid([FieldError("cursor", detail)])
+        case LimitReached():
+            status, kind = {"wait": (429, "too-many"), "full": (409, "quota"), "size": (413, "too-large")}[refusal.kind]
+            headers = {} if refusal.retry_s is None else {"Retry-After": str(refusal.retry_s)}
+            limit = Limit(setting=refusal.setting, limit=refusal.limit, value=refusal.value)
+            return Problem(status, kind, detail, headers=headers, limit=limit)
+        case InUse():
+            return Problem(409, "in-use", detail)
+        case Taken():
+            return Problem(409, "exists", detail)
+        case _:
+            return Problem(409, "wrong-state", detail)
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -115,6 +160,17 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 async def _on_unstorable(request: Request, error: Exception) -> JSONResponse:
     detail = "a value holds what the database cannot store, such as a NUL character; remove it"
     return problem_response(Problem(422, "invalid-request", detail))
+
+
+async def _on_conflict(request: Request, error: Exception) -> JSONResponse:
+    logger.warning("%s %s: %s", request.method, request.url.path, error)
+    detail = "something that this request names was changed or deleted at the same moment; send it again"
+    return problem_response(Problem(409, "conflict", detail))
+
+
+async def _on_database_away(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    return problem_response(database_away())
 
 
 async def _on_crash(request: Request, error: Exception) -> JSONResponse:
@@ -167,9 +223,4 @@ def _message(detail: Mapping[str, Any]) -> str:
         case "string_type" if isinstance(detail["input"], dict | list):
             return text
         case _:
-            return f"{_shown(detail['input'])}: {text[:1].lower() + text[1:]}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+            return f"{shown(detail['input'])}: {text[:1].lower() + text[1:]}"

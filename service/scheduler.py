@@ -1,4 +1,4 @@
-"""The scheduler's process, `python -m service.scheduler`: fires due schedules and settles what dead workers left.
+"""The scheduler's process, `python -m service.scheduler`: fires due schedules, settles what dead workers left, tidies.
 
 Any number may run; each schedule still fires once.
 """
@@ -11,20 +11,24 @@ import time
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.audit import Audit
 from service.database import Database, db_now
+from service.idempotency import forget_keys
 from service.leases import Leases
+from service.limits import Limits
 from service.processes import die_with_parent, set_up_logging, stop_on_signals
-from service.schedules import Schedules
+from service.schedules import fire_due
 from service.settings import Settings
 from service.tables import workers
 
 logger = logging.getLogger("bantam.scheduler")
+_CLEAN_UP_EVERY_S = 600.0
 _SILENT_LEASES = 6  # a worker that was silent for this many leases is gone
 
 
 def tick(database: Database, settings: Settings, now: float) -> None:
     """One round. now: seconds since the epoch, for the timetable; leases go by the database's clock."""
-    for job_id in Schedules(database).fire_due(now):
+    for job_id in fire_due(database, Limits.of(settings), now):
         logger.info("job %s: submitted by its schedule", job_id)
     for job_id in Leases(database).settle_abandoned():
         logger.warning("job %s: settled, its worker is gone", job_id)
@@ -33,15 +37,27 @@ def tick(database: Database, settings: Settings, now: float) -> None:
         connection.execute(delete(workers).where(gone))
 
 
+def clean_up(database: Database, settings: Settings) -> None:
+    """Forgets what is older than it is to be kept."""
+    rows = Audit(database).forget(settings.audit_keep_s)
+    keys = forget_keys(database, settings.idempotency_keep_s)
+    if rows or keys:
+        logger.info("removed %d rows of the audit log and %d idempotency keys", rows, keys)
+
+
 def main(settings: Settings | None = None) -> None:
     stop = stop_on_signals()
     die_with_parent()
     settings = settings or Settings()
     set_up_logging(settings)
     database = Database(settings.database)
+    cleaned = time.monotonic() - _CLEAN_UP_EVERY_S
     while not stop.is_set():
         try:
             tick(database, settings, time.time())
+            if time.monotonic() - cleaned >= _CLEAN_UP_EVERY_S:
+                clean_up(database, settings)
+                cleaned = time.monotonic()
         except SQLAlchemyError as error:
             logger.warning("round failed, trying again: %s", error)
         stop.wait(settings.scheduler_poll_s)

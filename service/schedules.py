@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from cronsim import CronSim, CronSimError
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.spec import JobSpec
+from service.catalogue import hold_inputs
 from service.database import Database, db_now
-from service.jobs import insert_job
+from service.idempotency import Once, done_before
+from service.jobs import insert_job, new_job_id
+from service.limits import Limits
+from service.pages import newest_first
+from service.projects import lock_project
+from service.refusals import Refusal, Unknown
 from service.tables import jobs, schedules
 
-
-class UnknownSchedule(LookupError):
-    """No schedule has this id."""
+logger = logging.getLogger("bantam.scheduler")
 
 
 class BadCron(ValueError):
@@ -55,17 +60,38 @@ def next_run(cron: str, timezone: str, after: float) -> float:
 
 
 class Schedules:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    """Of one project."""
 
-    def create(self, *, name: str, cron: str, timezone: str, job: JobSpec, enabled: bool, now: float) -> Schedule:
-        """Raises BadCron."""
+    def __init__(self, database: Database, project_id: str, limits: Limits) -> None:
+        self._database = database
+        self._project_id = project_id
+        self._limits = limits
+
+    def create(
+        self,
+        *,
+        name: str,
+        cron: str,
+        timezone: str,
+        job: JobSpec,
+        enabled: bool,
+        now: float,
+        once: Once | None = None,
+    ) -> Schedule:
+        """Raises BadCron, LimitReached, KeyReused, Unknown."""
         due = next_run(cron, timezone, now)
         schedule_id = f"s{secrets.token_hex(8)}"
         with self._database.write() as connection:
+            lock_project(connection, self._project_id)
+            done = done_before(connection, once, schedule_id)
+            if done is not None:
+                return self._find(connection, done)
+            self._limits.check_schedule(connection, self._project_id)
+            hold_inputs(connection, self._project_id, job)
             connection.execute(
                 insert(schedules).values(
                     id=schedule_id,
+                    project_id=self._project_id,
                     name=name,
                     cron=cron,
                     timezone=timezone,
@@ -75,76 +101,93 @@ class Schedules:
                     created_at=db_now(),
                 )
             )
-            return _find(connection, schedule_id)
+            return self._find(connection, schedule_id)
 
     def get(self, schedule_id: str) -> Schedule:
-        """Raises UnknownSchedule."""
+        """Raises Unknown."""
         with self._database.read() as connection:
-            return _find(connection, schedule_id)
+            return self._find(connection, schedule_id)
 
-    def all(self) -> list[Schedule]:
+    def page(self, *, limit: int, cursor: str | None) -> tuple[list[Schedule], str | None]:
+        """Newest first, and the next page's cursor. Raises BadCursor."""
+        query = select(schedules).where(schedules.c.project_id == self._project_id)
         with self._database.read() as connection:
-            rows = connection.execute(select(schedules).order_by(schedules.c.created_at, schedules.c.id)).all()
-            return [_schedule(connection, row) for row in rows]
+            page = newest_first(connection, query, schedules, limit=limit, cursor=cursor)
+            return [_schedule(connection, row) for row in page.rows], page.next_cursor
 
     def change(self, schedule_id: str, fields: Mapping[str, Any], now: float) -> Schedule:
-        """Sets columns and works out the next run anew. Raises UnknownSchedule, BadCron."""
+        """Sets columns and works out the next run anew. Raises Unknown, BadCron."""
         with self._database.write() as connection:
-            old = _find(connection, schedule_id)
+            old = self._find(connection, schedule_id)
             merged = {"cron": old.cron, "timezone": old.timezone, "enabled": old.enabled, **fields}
             due = next_run(merged["cron"], merged["timezone"], now)
+            if "job" in fields:
+                hold_inputs(connection, self._project_id, JobSpec.model_validate(fields["job"]))
             values = {**fields, "next_run_at": due if merged["enabled"] else None}
             connection.execute(update(schedules).where(schedules.c.id == schedule_id).values(**values))
-            return _find(connection, schedule_id)
+            return self._find(connection, schedule_id)
 
     def delete(self, schedule_id: str) -> None:
-        """Its jobs stay. Raises UnknownSchedule."""
+        """Its jobs stay. Raises Unknown."""
+        is_it = schedules.c.id == schedule_id, schedules.c.project_id == self._project_id
         with self._database.write() as connection:
-            if connection.execute(delete(schedules).where(schedules.c.id == schedule_id)).rowcount == 0:
-                raise UnknownSchedule(schedule_id)
+            if connection.execute(delete(schedules).where(*is_it)).rowcount == 0:
+                raise Unknown("schedule", schedule_id)
 
-    def run_now(self, schedule_id: str) -> str:
-        """Submits its job at once, beside the timetable; the job's id. Raises UnknownSchedule."""
+    def run_now(self, schedule_id: str, *, once: Once | None = None) -> str:
+        """Submits its job at once, beside the timetable; the job's id. Raises Unknown, LimitReached, KeyReused."""
+        job_id = new_job_id()
         with self._database.write() as connection:
-            return _submit(connection, _find(connection, schedule_id))
+            found = self._find(connection, schedule_id)
+            done = done_before(connection, once, job_id)
+            if done is None:
+                _submit(connection, self._project_id, found, self._limits, job_id)
+            return done or job_id
 
-    def fire_due(self, now: float) -> list[str]:
-        """Submits one job for each schedule that is due; their ids.
-
-        A schedule fires once however many schedulers run and however long none ran: whoever moves `next_run_at` on
-        from the value that was seen submits the job in the same transaction; missed moments are not made up for.
-        """
-        due = select(schedules.c.id).where(schedules.c.enabled.is_(True), schedules.c.next_run_at <= now)
-        with self._database.read() as connection:
-            waiting = list(connection.scalars(due.order_by(schedules.c.next_run_at)))
-        return [job_id for schedule_id in waiting if (job_id := self._fire(schedule_id, now)) is not None]
-
-    def _fire(self, schedule_id: str, now: float) -> str | None:
-        with self._database.write() as connection:
-            try:
-                seen = _find(connection, schedule_id)
-            except UnknownSchedule:
-                return None
-            if not seen.enabled or seen.next_run_at is None or seen.next_run_at > now:
-                return None
-            moved = connection.execute(
-                update(schedules)
-                .where(schedules.c.id == schedule_id, schedules.c.next_run_at == seen.next_run_at)
-                .values(next_run_at=next_run(seen.cron, seen.timezone, now))
-            )
-            return _submit(connection, seen) if moved.rowcount == 1 else None
+    def _find(self, connection: Connection, schedule_id: str) -> Schedule:
+        query = select(schedules).where(schedules.c.id == schedule_id, schedules.c.project_id == self._project_id)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise Unknown("schedule", schedule_id)
+        return _schedule(connection, row)
 
 
-def _submit(connection: Connection, schedule: Schedule) -> str:
+def fire_due(database: Database, limits: Limits, now: float) -> list[str]:
+    """Submits one job for each schedule that is due, in all projects; their ids.
+
+    A schedule fires once however many schedulers run and however long none ran: whoever moves `next_run_at` on from
+    the value that was seen submits the job in the same transaction; missed moments are not made up for.
+    """
+    due = select(schedules.c.id).where(schedules.c.enabled.is_(True), schedules.c.next_run_at <= now)
+    with database.read() as connection:
+        waiting = list(connection.scalars(due.order_by(schedules.c.next_run_at)))
+    return [job_id for schedule_id in waiting if (job_id := _fire(database, limits, schedule_id, now)) is not None]
+
+
+def _fire(database: Database, limits: Limits, schedule_id: str, now: float) -> str | None:
+    job_id = new_job_id()
+    with database.write() as connection:
+        row = connection.execute(select(schedules).where(schedules.c.id == schedule_id)).one_or_none()
+        if row is None or not row.enabled or row.next_run_at is None or row.next_run_at > now:
+            return None
+        moved = connection.execute(
+            update(schedules)
+            .where(schedules.c.id == schedule_id, schedules.c.next_run_at == row.next_run_at)
+            .values(next_run_at=next_run(row.cron, row.timezone, now))
+        )
+        if moved.rowcount != 1:
+            return None
+        try:
+            _submit(connection, row.project_id, _schedule(connection, row), limits, job_id)
+        except Refusal as refusal:  # nothing is written yet; the next moment tries again
+            logger.warning("schedule %s: its job was not submitted: %s", schedule_id, refusal)
+            return None
+    return job_id
+
+
+def _submit(connection: Connection, project_id: str, schedule: Schedule, limits: Limits, job_id: str) -> None:
     spec = JobSpec.model_validate(schedule.job)
-    return insert_job(connection, spec, schedule_id=schedule.id)
-
-
-def _find(connection: Connection, schedule_id: str) -> Schedule:
-    row = connection.execute(select(schedules).where(schedules.c.id == schedule_id)).one_or_none()
-    if row is None:
-        raise UnknownSchedule(schedule_id)
-    return _schedule(connection, row)
+    insert_job(connection, project_id, spec, limits, job_id=job_id, schedule_id=schedule.id)
 
 
 def _schedule(connection: Connection, row: Row[Any]) -> Schedule:

@@ -9,8 +9,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from service.tables import DEFAULT_PROJECT
+
 MIB = 1024**2
 GIB = 1024**3
+DAY = 86400
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WILDCARDS = ("0.0.0.0", "::", "")
 
 
 class Settings(BaseSettings):
@@ -23,9 +28,22 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     log_level: str = "info"
+    allowed_hosts: str = Field("", description="names with commas between, beside the loopback ones and `host`")
 
     max_model_bytes: int = Field(2 * GIB, gt=0)
     max_dataset_bytes: int = Field(16 * GIB, gt=0)
+    max_upload_bytes: int = Field(16 * GIB, gt=0, description="of any upload")
+    upload_s: float = Field(3600, gt=0, description="time for one upload to arrive")
+    upload_idle_s: float = Field(30, gt=0, description="longest silence within an upload")
+    max_uploads: int = Field(4, ge=1, description="uploads at a time, per project and API process")
+    max_body_bytes: int = Field(MIB, gt=0, description="of a request other than an upload")
+    body_s: float = Field(30, gt=0, description="time for such a body to arrive")
+    max_models: int = Field(1000, ge=0, description="per project, as are the next five")
+    max_datasets: int = Field(1000, ge=0)
+    max_stored_bytes: int | None = Field(None, gt=0, description="of all models and datasets")
+    max_schedules: int = Field(100, ge=0)
+    max_queued_jobs: int = Field(1000, ge=1)
+    max_running_jobs: int | None = Field(None, ge=1)
     intake_parallel: int = Field(2, ge=1, description="uploads that are read at once")
     dataset_read_s: float = Field(900, gt=0, description="limit for reading an uploaded dataset once")
     dataset_memory_bytes: int = Field(16 * GIB, gt=0, description="address space of the process that reads it")
@@ -37,6 +55,9 @@ class Settings(BaseSettings):
     scheduler_poll_s: float = Field(1, gt=0)
     events_poll_s: float = Field(0.5, gt=0, description="how often an open event stream looks at its job's revision")
     events_ping_s: float = Field(10, gt=0, description="longest silence of an event stream")
+    events_max_s: float = Field(3600, gt=0, description="an event stream ends after this; its reader comes back")
+    audit_keep_s: float = Field(365 * DAY, gt=0)
+    idempotency_keep_s: float = Field(30 * DAY, gt=0)
     shutdown_s: float = Field(8, gt=0, description="time that `serve` gives its children before it kills them")
 
     @field_validator("data_dir")
@@ -67,6 +88,12 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'bantam.sqlite3'}"
 
     @property
+    def host_names(self) -> tuple[str, ...]:
+        """What the Host header of a request may say; patterns such as `*.example.org` too."""
+        bound = () if self.host in _WILDCARDS else (self.host,)
+        return (*LOOPBACK, *bound, *(name.strip() for name in self.allowed_hosts.split(",") if name.strip()))
+
+    @property
     def token_file(self) -> Path:
         return self.data_dir / "token"
 
@@ -79,9 +106,10 @@ class Settings(BaseSettings):
         """Unfinished uploads; on the same file system as the blobs, so that taking one over is a rename."""
         return self.data_dir / "uploads"
 
-    @property
-    def cache_dir(self) -> Path:
-        return self.data_dir / "cache"
+    def cache(self, project_id: str) -> Path:
+        """Results of stages. One per project: a hit would tell a tenant what another one has computed."""
+        folder = self.data_dir / "cache"
+        return folder if project_id == DEFAULT_PROJECT else folder / f"project-{project_id}"
 
     def workspace(self, job_id: str) -> Path:
         return self.data_dir / "jobs" / job_id

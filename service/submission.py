@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from compressors.descriptions import DatasetDescription
+from compressors.descriptions import DatasetDescription, ModelDescription
 from search.spec import JobSpec
 from service.catalogue import Catalogue
 from service.intake import Intake
 from service.problems import FieldError, invalid
+from service.refusals import Unknown
 
 
 def check_submission(spec: JobSpec, catalogue: Catalogue, intake: Intake, prefix: str = "") -> None:
     """Raises Problem 422 with every unknown id or, if all are known, every misfit. prefix: put before field names."""
     errors: list[FieldError] = []
-    model = catalogue.model(spec.model)
-    if model is None:
+    model: ModelDescription | None = None
+    try:
+        model = catalogue.model(spec.model).description
+    except Unknown:
         errors.append(FieldError("model", f"no model has the id {spec.model!r}; upload it with POST /v1/models"))
     descriptions: dict[str, DatasetDescription] = {}
     for role in ("train", "validation", "test"):
         dataset_id = getattr(spec.data, role)
         if dataset_id is None:
             continue
-        dataset = catalogue.dataset(dataset_id)
-        if dataset is None:
+        try:
+            descriptions[dataset_id] = catalogue.dataset(dataset_id).description
+        except Unknown:
             message = f"no dataset has the id {dataset_id!r}; upload it with POST /v1/datasets"
             errors.append(FieldError(f"data.{role}", message))
-        else:
-            descriptions[dataset_id] = dataset.description
     if model is not None and not errors:
-        errors.extend(intake.fit(spec, model.description, descriptions))
+        errors.extend(intake.fit(spec, model, descriptions))
     if errors:
         raise invalid(FieldError(prefix + e.field, e.message) for e in errors)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -33,34 +34,69 @@ metadata = MetaData(
 )
 
 _Document = JSON(none_as_null=True)
+DEFAULT_PROJECT = "default"
+
+
+def _project() -> Column[str]:
+    return Column("project_id", ForeignKey("projects.id"), nullable=False)
+
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("scopes", String(100), nullable=False, comment="words with spaces between"),
+    Column("digest", String(64), nullable=False, comment="sha256 of the secret"),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, comment="null: never"),
+    Column("last_used_at", Double, comment="to the minute"),
+    Index(None, "project_id", "created_at", "id"),
+)
 
 models = Table(
     "models",
     metadata,
     Column("id", String(40), primary_key=True),
+    _project(),
     Column("name", String(200), nullable=False),
-    Column("sha256", String(64), nullable=False, unique=True, comment="of the uploaded bytes"),
+    Column("sha256", String(64), nullable=False, comment="of the uploaded bytes"),
     Column("bytes", BigInteger, nullable=False, comment="of the upload"),
     Column("blob", String(64), nullable=False, comment="the program that passed intake"),
     Column("description", _Document, nullable=False),
     Column("created_at", Double, nullable=False),
+    UniqueConstraint("project_id", "sha256"),
+    Index(None, "project_id", "created_at", "id"),
 )
 
 datasets = Table(
     "datasets",
     metadata,
     Column("id", String(40), primary_key=True),
+    _project(),
     Column("name", String(200), nullable=False),
-    Column("sha256", String(64), nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("description", _Document, nullable=False),
     Column("created_at", Double, nullable=False),
+    UniqueConstraint("project_id", "sha256"),
+    Index(None, "project_id", "created_at", "id"),
 )
 
 schedules = Table(
     "schedules",
     metadata,
     Column("id", String(40), primary_key=True),
+    _project(),
     Column("name", String(200), nullable=False),
     Column("cron", String(200), nullable=False),
     Column("timezone", String(100), nullable=False),
@@ -69,14 +105,17 @@ schedules = Table(
     Column("next_run_at", Double, comment="null while disabled"),
     Column("created_at", Double, nullable=False),
     Index(None, "enabled", "next_run_at"),
+    Index(None, "project_id", "created_at", "id"),
 )
 
 jobs = Table(
     "jobs",
     metadata,
     Column("id", String(40), primary_key=True),
+    _project(),
     Column("name", String(200), nullable=False),
-    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("priority", Integer, nullable=False, comment="higher ones are taken first"),
+    Column("model_id", ForeignKey("models.id", ondelete="SET NULL"), index=True, comment="null: deleted since"),
     Column("schedule_id", ForeignKey("schedules.id", ondelete="SET NULL"), index=True),
     Column("spec", _Document, nullable=False),
     Column("state", String(20), nullable=False),
@@ -100,8 +139,9 @@ jobs = Table(
     Column("elapsed_s", Double, nullable=False, comment="spent by coordinators before the present one"),
     CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
     CheckConstraint("directive IN ('run', 'pause', 'cancel')", name="directive"),
-    Index(None, "created_at", "id"),
-    Index(None, "state", "created_at", "id"),
+    Index(None, "project_id", "created_at", "id"),
+    Index(None, "project_id", "state", "created_at", "id"),
+    Index(None, "state", "priority", "created_at", "id"),
 )
 
 trials = Table(
@@ -146,10 +186,29 @@ artifacts = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
     Column("key", String(255), primary_key=True),
-    Column("request_sha256", String(64), nullable=False),
-    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("created_at", Double, nullable=False),
+    Column("request_sha256", String(64), comment="null: from a release that kept another digest; fits any request"),
+    Column("object_id", String(40), nullable=False, comment="what the first request made or changed"),
+    Column("created_at", Double, nullable=False, index=True),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("project_id", String(40), nullable=False, comment="no foreign key: the trail outlives what it names"),
+    Column("token_id", String(40), nullable=False),
+    Column("token_name", String(200), nullable=False),
+    Column("client", String(100), comment="network address; of the proxy, if there is one"),
+    Column("method", String(10), nullable=False),
+    Column("route", String(200), nullable=False),
+    Column("object", String(300), nullable=False, comment="path of what was made or changed"),
+    Column("status", Integer, nullable=False, comment="of the answer"),
+    Column("request_id", String(100), nullable=False),
+    Index(None, "project_id", "id"),
+    Index(None, "object", "id"),
 )
 
 workers = Table(

@@ -6,6 +6,7 @@ The file's own name is a label: it names nothing on this machine.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_NAME = 200
 _MAX_FIELD = 4096
+_FORM_BYTES = 64 * 1024  # everything in a form but the file
 
 
 @dataclass(frozen=True)
@@ -42,31 +44,44 @@ class Upload:
     name: str
 
 
+@dataclass(frozen=True)
+class UploadLimits:
+    """bytes: of the file. total_s: for all of it to arrive. idle_s: between two pieces of it."""
+
+    bytes: int
+    total_s: float
+    idle_s: float
+
+
 @asynccontextmanager
-async def received(request: Request, folder: Path, limit: int) -> AsyncIterator[Upload]:
-    """Reads the fields `file` and `name` of a form. Raises Problem 400, 413, 415 or 422."""
+async def received(request: Request, folder: Path, limits: UploadLimits) -> AsyncIterator[Upload]:
+    """Reads the fields `file` and `name` of a form. Raises Problem 400, 408, 413, 415, 422 or 507."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise Problem(415, "unsupported-media-type", "send multipart/form-data with the fields file and name")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit + 64 * 1024:
-        raise _too_large(limit)
+    if declared.isdecimal() and int(declared) > limits.bytes + _FORM_BYTES:
+        raise _too_large(limits.bytes)
 
     folder.mkdir(parents=True, exist_ok=True)
+    if declared.isdecimal() and int(declared) > shutil.disk_usage(folder).free:
+        raise _disk_full()
     handle, name = tempfile.mkstemp(dir=folder, prefix="upload-")
     path = Path(name)
     try:
         with os.fdopen(handle, "wb") as target:
-            form = _Form(target, limit)
-            parser = MultipartParser(boundary, form.callbacks())
+            form = _Form(target, limits.bytes)
             try:
-                async for chunk in request.stream():
-                    await asyncio.to_thread(parser.write, chunk)
+                await _read(request, MultipartParser(boundary, form.callbacks()), limits)
             except FormParserError as error:
                 raise Problem(400, "invalid-form", f"the form is damaged: {error}; send it again") from error
             except ClientDisconnect as error:
                 raise Problem(400, "incomplete", "the upload broke off; send it again") from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise _disk_full() from error
         if not form.file_seen:
             raise invalid([FieldError("file", "missing; send the file in the form field `file`")])
         if not form.complete:
@@ -76,6 +91,30 @@ async def received(request: Request, folder: Path, limit: int) -> AsyncIterator[
         yield Upload(path, form.digest.hexdigest(), form.size, _label(form))
     finally:
         path.unlink(missing_ok=True)
+
+
+async def _read(request: Request, parser: MultipartParser, limits: UploadLimits) -> None:
+    pieces = request.stream()
+    total = 0
+    deadline = time.monotonic() + limits.total_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(min(limits.idle_s, left)):
+                piece = await anext(pieces, None)
+        except TimeoutError as error:
+            detail = (
+                f"nothing arrived for {limits.idle_s:g} s"
+                if limits.idle_s < left
+                else f"the upload took longer than {limits.total_s:g} s"
+            )
+            raise Problem(408, "too-slow", f"{detail}; send it again over a faster connection") from error
+        if piece is None:
+            return
+        total += len(piece)
+        if total > limits.bytes + _FORM_BYTES:  # what lies before, between and behind the parts counts too
+            raise _too_large(limits.bytes)
+        await asyncio.to_thread(parser.write, piece)
 
 
 def remove_stale_uploads(folder: Path, older_than_s: float = 86400) -> None:
@@ -92,6 +131,10 @@ def _too_large(limit: int) -> Problem:
         f"the file is larger than {limit} bytes; send a smaller one or raise the limit in the server's settings",
         [FieldError("file", f"larger than {limit} bytes")],
     )
+
+
+def _disk_full() -> Problem:
+    return Problem(507, "disk-full", "the server's disk has no room for this file; have some made, then send it again")
 
 
 def _label(form: _Form) -> str:

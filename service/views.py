@@ -77,11 +77,15 @@ class DatasetView(BaseModel):
         )
 
 
-class ModelList(BaseModel):
+class PageView(BaseModel):
+    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last one")
+
+
+class ModelList(PageView):
     items: list[ModelView]
 
 
-class DatasetList(BaseModel):
+class DatasetList(PageView):
     items: list[DatasetView]
 
 
@@ -94,6 +98,7 @@ class JobView(BaseModel):
     reason: str | None
     outcome: Outcome | None
     directive: str
+    priority: int
     spec: dict[str, Any]
     schedule: str | None
     created_at: datetime
@@ -113,6 +118,7 @@ class JobView(BaseModel):
             reason=row.reason,
             outcome=row.outcome,
             directive=row.directive,
+            priority=row.priority,
             spec=row.spec,
             schedule=row.schedule_id,
             created_at=datetime.fromtimestamp(row.created_at, UTC),
@@ -128,9 +134,8 @@ class JobView(BaseModel):
         return f'"{self.rev}"'
 
 
-class JobList(BaseModel):
+class JobList(PageView):
     items: list[JobView]
-    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last one")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Datasets: upload, list, one."""
+"""Datasets: upload, list, one, delete."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import InvalidData
-from service.catalogue import StoredDataset, identifier
-from service.deps import CatalogueDep, State, StateDep
-from service.problems import FieldError, Problem, not_found
-from service.routes.forms import MULTIPART
-from service.uploads import Upload, received
+from service.catalogue import Catalogue, StoredDataset
+from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
+from service.idempotency import Once
+from service.problems import FieldError, Problem
+from service.routes.forms import MULTIPART, uploading
+from service.tables import datasets
+from service.uploads import Upload
 from service.views import DatasetList, DatasetView
 
 logger = logging.getLogger("bantam.api")
@@ -21,12 +23,20 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201, openapi_extra=MULTIPART, responses={200: {"description": "these bytes are known"}})
-async def upload_dataset(request: Request, response: Response, state: StateDep, catalogue: CatalogueDep) -> DatasetView:
+async def upload_dataset(
+    request: Request,
+    response: Response,
+    state: StateDep,
+    principal: PrincipalDep,
+    catalogue: CatalogueDep,
+    key: KeyDep,
+) -> DatasetView:
     """Takes parquet, npz or safetensors and reads every row once, in a limited process."""
-    async with received(request, state.settings.uploads_dir, state.settings.max_dataset_bytes) as upload:
+    async with uploading(request, state, principal, state.settings.max_dataset_bytes) as upload:
         state.metrics.upload_bytes.labels("dataset").inc(upload.bytes)
+        once = key.with_body(upload.sha256 + upload.name)
         try:
-            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, limiter=state.readers)
+            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, once, limiter=state.readers)
         except InvalidData as error:
             state.metrics.uploads.labels("dataset", "refused").inc()
             logger.warning("dataset %s refused: %s", upload.sha256, error)
@@ -37,24 +47,33 @@ async def upload_dataset(request: Request, response: Response, state: StateDep, 
     return DatasetView.of(stored)
 
 
-def _take_in(upload: Upload, state: State, catalogue: CatalogueDep) -> tuple[StoredDataset, bool]:
-    known = catalogue.dataset(identifier("d", upload.sha256))
+def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | None) -> tuple[StoredDataset, bool]:
+    known = catalogue.known(datasets, upload.sha256, upload.bytes, once)
     if known is not None:
-        return known, False
+        return StoredDataset.of(known), False
     description = state.intake.dataset(upload.path)
     state.blobs.adopt(upload.path, upload.sha256)
-    return catalogue.add_dataset(name=upload.name, sha256=upload.sha256, size=upload.bytes, description=description)
+    return catalogue.add_dataset(
+        name=upload.name, sha256=upload.sha256, size=upload.bytes, description=description, once=once
+    )
 
 
 @router.get("")
-def list_datasets(catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> DatasetList:
+def list_datasets(
+    catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorDep = None
+) -> DatasetList:
     """Newest first."""
-    return DatasetList(items=[DatasetView.of(d) for d in catalogue.datasets(limit)])
+    page = catalogue.page(datasets, limit=limit, cursor=cursor)
+    return DatasetList(items=[DatasetView.of(StoredDataset.of(row)) for row in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get("/{dataset_id}")
 def get_dataset(dataset_id: str, catalogue: CatalogueDep) -> DatasetView:
-    stored = catalogue.dataset(dataset_id)
-    if stored is None:
-        raise not_found("dataset", dataset_id, "GET /v1/datasets lists all")
-    return DatasetView.of(stored)
+    return DatasetView.of(catalogue.dataset(dataset_id))
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset_id: str, removal: RemovalDep) -> Response:
+    """Refused while an unfinished job or a schedule needs it. Finished jobs keep their results."""
+    removal.dataset(dataset_id)
+    return Response(status_code=204)

@@ -13,14 +13,17 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
+from sqlalchemy import Row
 
+from service.auth import given_token
 from service.deps import JobDep, State, StateDep
 from service.jobs import TERMINAL, Jobs
 from service.problems import FieldError, invalid
+from service.refusals import Unknown
 from service.trials import Trials
 from service.views import MAX_REV, JobView, LogLine
 
@@ -31,6 +34,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 @router.get("/events", response_class=StreamingResponse, responses={204: {"description": "ended, nothing new"}})
 async def events(
     job: JobDep,
+    request: Request,
     state: StateDep,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[int, Query(ge=0, le=MAX_REV, description="like Last-Event-ID, for a first connection")] = 0,
@@ -44,32 +48,42 @@ async def events(
     if job.state in TERMINAL and after >= job.rev:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(job.id, state, after), media_type="text/event-stream", headers=headers)
+    stream = _stream(job, request, state, after)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _stream(job_id: str, state: State, after: int) -> AsyncIterator[bytes]:
+async def _stream(job: Row[Any], request: Request, state: State, after: int) -> AsyncIterator[bytes]:
+    """Ends when everything is sent, the token has been revoked, the job deleted, or the stream is old."""
     settings = state.settings
-    sent = time.monotonic()
+    opened = sent = checked = time.monotonic()
     yield format_sse_event(comment="bantam", retry=2000)
     while not state.stopping.is_set():
-        changes, after, ended = await run_in_threadpool(_changes, job_id, state, after)
+        try:
+            changes, after, ended = await run_in_threadpool(_changes, job.project_id, job.id, state, after)
+        except Unknown:
+            return
         for change in changes:
             yield change
-        if ended:
+        now = time.monotonic()
+        if ended or now - opened > settings.events_max_s:
             return
+        if now - checked > settings.events_ping_s:
+            if await run_in_threadpool(state.authenticate, given_token(request)) is None:
+                return
+            checked = now
         if changes:
-            sent = time.monotonic()
+            sent = now
             if len(changes) >= BATCH:
                 continue
-        elif time.monotonic() - sent > settings.events_ping_s:
+        elif now - sent > settings.events_ping_s:
             yield format_sse_event(comment="ping")
-            sent = time.monotonic()
+            sent = now
         await asyncio.sleep(settings.events_poll_s)
 
 
-def _changes(job_id: str, state: State, after: int) -> tuple[list[bytes], int, bool]:
+def _changes(project_id: str, job_id: str, state: State, after: int) -> tuple[list[bytes], int, bool]:
     """Events after a revision in order of their revision, the new position, and whether that was all there will be."""
-    jobs, trials = Jobs(state.database), Trials(state.database)
+    jobs, trials = Jobs(state.database, project_id), Trials(state.database)
     if jobs.revision(job_id) <= after:
         return [], after, False
     job = jobs.get(job_id)

@@ -1,8 +1,16 @@
-"""The upload form as OpenAPI shows it; the routes read it as a stream, so FastAPI cannot derive it."""
+"""The upload form: how it is received within the limits, and as OpenAPI shows it (FastAPI cannot derive a stream)."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
+
+from fastapi import Request
+
+from service.deps import State
+from service.tokens import Principal
+from service.uploads import Upload, UploadLimits, received
 
 MULTIPART: Final[dict[str, Any]] = {
     "requestBody": {
@@ -21,3 +29,13 @@ MULTIPART: Final[dict[str, Any]] = {
         },
     }
 }
+
+
+@asynccontextmanager
+async def uploading(request: Request, state: State, principal: Principal, most: int) -> AsyncIterator[Upload]:
+    """most: bytes of the file, beside what holds for all uploads. Raises LimitReached, Problem."""
+    settings = state.settings
+    sizes = (most, settings.max_upload_bytes, settings.max_stored_bytes or most)
+    limits = UploadLimits(bytes=min(sizes), total_s=settings.upload_s, idle_s=settings.upload_idle_s)
+    async with state.uploads.one(principal.project_id), received(request, settings.uploads_dir, limits) as upload:
+        yield upload

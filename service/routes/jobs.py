@@ -1,8 +1,8 @@
-"""Jobs: submit, read, list, cancel, pause, resume, log lines."""
+"""Jobs: submit, read, list, cancel, pause, resume, delete, log lines."""
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -10,9 +10,19 @@ from fastapi.responses import JSONResponse
 
 from search.records import JobState
 from search.spec import JobSpec
-from service.deps import CatalogueDep, JobIdDep, JobsDep, StateDep, TrialsDep, unknown_job
-from service.jobs import BadCursor, KeyReused, UnknownJob, Wish, WrongState
-from service.problems import FieldError, Problem, invalid
+from service.deps import (
+    CatalogueDep,
+    CursorDep,
+    JobIdDep,
+    JobPath,
+    JobsDep,
+    KeyDep,
+    RemovalDep,
+    StateDep,
+    TrialsDep,
+)
+from service.idempotency import IdempotencyKey
+from service.jobs import Jobs, Wish
 from service.submission import check_submission
 from service.views import MAX_REV, JobList, JobView, LogLine, LogPage
 
@@ -21,22 +31,11 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 @router.post("", status_code=202)
 def submit(
-    spec: JobSpec,
-    response: Response,
-    state: StateDep,
-    catalogue: CatalogueDep,
-    jobs: JobsDep,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    spec: JobSpec, response: Response, state: StateDep, catalogue: CatalogueDep, jobs: JobsDep, key: KeyDep
 ) -> JobView:
     """Queues a search. Everything that can be refused is refused here, before it starts."""
     check_submission(spec, catalogue, state.intake)
-    request = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-    try:
-        row, _ = jobs.create(spec, key=idempotency_key, request_sha256=request)
-    except KeyReused as error:
-        message = "was used for another request; take a new key, or send the same request"
-        raise invalid([FieldError("Idempotency-Key", message)]) from error
-    view = JobView.of(row)
+    view = JobView.of(jobs.create(spec, state.limits, once=key.with_body(spec.model_dump_json())))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     response.headers["ETag"] = view.etag()
     return view
@@ -47,26 +46,19 @@ def list_jobs(
     jobs: JobsDep,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: str | None = None,
+    cursor: CursorDep = None,
 ) -> JobList:
     """Newest first."""
-    try:
-        page = jobs.page(state=state, limit=limit, cursor=cursor)
-    except BadCursor as error:
-        message = f"{cursor!r}: not a cursor of this list; use next_cursor of the page before"
-        raise invalid([FieldError("cursor", message)]) from error
-    return JobList(items=[JobView.of(row) for row in page.jobs], next_cursor=page.next_cursor)
+    page = jobs.page(state=state, limit=limit, cursor=cursor)
+    return JobList(items=[JobView.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", response_model=JobView, responses={304: {"description": "unchanged since the given ETag"}})
-def get_job(job_id: str, jobs: JobsDep, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+def get_job(job_id: JobPath, jobs: JobsDep, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The job; its ETag is its revision."""
-    try:
-        if if_none_match is not None and _matches(if_none_match, jobs.revision(job_id)):
-            return Response(status_code=304, headers={"Cache-Control": "no-cache"})
-        view = JobView.of(jobs.get(job_id))
-    except UnknownJob as error:
-        raise unknown_job(job_id) from error
+    if if_none_match is not None and _matches(if_none_match, jobs.revision(job_id)):
+        return Response(status_code=304, headers={"Cache-Control": "no-cache"})
+    view = JobView.of(jobs.get(job_id))
     headers = {"ETag": view.etag(), "Cache-Control": "no-cache"}
     return JSONResponse(view.model_dump(mode="json"), headers=headers)
 
@@ -76,31 +68,34 @@ def _matches(if_none_match: str, rev: int) -> bool:
     return f'"{rev}"' in tags
 
 
-def _steer(job_id: str, jobs: JobsDep, response: Response, wish: Wish) -> JobView:
-    try:
-        view = JobView.of(jobs.steer(job_id, wish))
-    except UnknownJob as error:
-        raise unknown_job(job_id) from error
-    except WrongState as error:
-        raise Problem(409, "wrong-state", str(error)) from error
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: JobPath, removal: RemovalDep, state: StateDep) -> Response:
+    """A job that has ended, with its trials, log and artifacts."""
+    removal.job(job_id)
+    shutil.rmtree(state.settings.workspace(job_id), ignore_errors=True)
+    return Response(status_code=204)
+
+
+def _steer(job_id: str, jobs: Jobs, key: IdempotencyKey, response: Response, wish: Wish) -> JobView:
+    view = JobView.of(jobs.steer(job_id, wish, once=key.with_body()))
     response.headers["ETag"] = view.etag()
     return view
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(job_id: str, jobs: JobsDep, response: Response) -> JobView:
+def cancel(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
     """Ends the job; what it has found so far stays."""
-    return _steer(job_id, jobs, response, "cancel")
+    return _steer(job_id, jobs, key, response, "cancel")
 
 
 @router.post("/{job_id}/pause", status_code=202)
-def pause(job_id: str, jobs: JobsDep, response: Response) -> JobView:
-    return _steer(job_id, jobs, response, "pause")
+def pause(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
+    return _steer(job_id, jobs, key, response, "pause")
 
 
 @router.post("/{job_id}/resume", status_code=202)
-def resume(job_id: str, jobs: JobsDep, response: Response) -> JobView:
-    return _steer(job_id, jobs, response, "resume")
+def resume(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
+    return _steer(job_id, jobs, key, response, "resume")
 
 
 @router.get("/{job_id}/logs")

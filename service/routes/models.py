@@ -1,4 +1,4 @@
-"""Models: upload, list, one."""
+"""Models: upload, list, one, delete."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import UnsafeArchive, UnsupportedModel
-from service.catalogue import StoredModel, identifier
-from service.deps import CatalogueDep, State, StateDep
-from service.problems import FieldError, Problem, not_found
-from service.routes.forms import MULTIPART
-from service.uploads import Upload, received
+from service.catalogue import Catalogue, StoredModel
+from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
+from service.idempotency import Once
+from service.problems import FieldError, Problem
+from service.routes.forms import MULTIPART, uploading
+from service.tables import models
+from service.uploads import Upload
 from service.views import ModelList, ModelView
 
 logger = logging.getLogger("bantam.api")
@@ -23,12 +25,20 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.post("", status_code=201, openapi_extra=MULTIPART, responses={200: {"description": "these bytes are known"}})
-async def upload_model(request: Request, response: Response, state: StateDep, catalogue: CatalogueDep) -> ModelView:
+async def upload_model(
+    request: Request,
+    response: Response,
+    state: StateDep,
+    principal: PrincipalDep,
+    catalogue: CatalogueDep,
+    key: KeyDep,
+) -> ModelView:
     """Takes a `.pt2` (torch.export). It is checked and read in a limited process; nothing in it is unpickled freely."""
-    async with received(request, state.settings.uploads_dir, state.settings.max_model_bytes) as upload:
+    async with uploading(request, state, principal, state.settings.max_model_bytes) as upload:
         state.metrics.upload_bytes.labels("model").inc(upload.bytes)
+        once = key.with_body(upload.sha256 + upload.name)
         try:
-            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, limiter=state.readers)
+            stored, new = await to_thread.run_sync(_take_in, upload, state, catalogue, once, limiter=state.readers)
         except (UnsafeArchive, UnsupportedModel) as error:
             state.metrics.uploads.labels("model", "refused").inc()
             logger.warning("model %s refused: %s", upload.sha256, error)
@@ -40,28 +50,40 @@ async def upload_model(request: Request, response: Response, state: StateDep, ca
     return ModelView.of(stored)
 
 
-def _take_in(upload: Upload, state: State, catalogue: CatalogueDep) -> tuple[StoredModel, bool]:
-    known = catalogue.model(identifier("m", upload.sha256))
+def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | None) -> tuple[StoredModel, bool]:
+    known = catalogue.known(models, upload.sha256, upload.bytes, once)
     if known is not None:
-        return known, False
+        return StoredModel.of(known), False
     with tempfile.TemporaryDirectory(dir=upload.path.parent, prefix="intake-") as folder:
         program = Path(folder) / "model.pt2"
         description = state.intake.model(upload.path, program)
         blob = state.blobs.adopt(program)
     return catalogue.add_model(
-        name=upload.name, sha256=upload.sha256, size=upload.bytes, blob=blob.sha256, description=description
+        name=upload.name,
+        sha256=upload.sha256,
+        size=upload.bytes,
+        blob=blob.sha256,
+        description=description,
+        once=once,
     )
 
 
 @router.get("")
-def list_models(catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> ModelList:
+def list_models(
+    catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorDep = None
+) -> ModelList:
     """Newest first."""
-    return ModelList(items=[ModelView.of(m) for m in catalogue.models(limit)])
+    page = catalogue.page(models, limit=limit, cursor=cursor)
+    return ModelList(items=[ModelView.of(StoredModel.of(row)) for row in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get("/{model_id}")
 def get_model(model_id: str, catalogue: CatalogueDep) -> ModelView:
-    stored = catalogue.model(model_id)
-    if stored is None:
-        raise not_found("model", model_id, "GET /v1/models lists all")
-    return ModelView.of(stored)
+    return ModelView.of(catalogue.model(model_id))
+
+
+@router.delete("/{model_id}", status_code=204)
+def delete_model(model_id: str, removal: RemovalDep) -> Response:
+    """Refused while an unfinished job or a schedule needs it. Finished jobs keep their results."""
+    removal.model(model_id)
+    return Response(status_code=204)

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from search.spec import JobSpec
-from service.deps import CatalogueDep, JobsDep, SchedulesDep, StateDep
-from service.problems import FieldError, Problem, invalid, not_found
-from service.schedules import BadCron, Schedule, UnknownSchedule
+from service.deps import CatalogueDep, CursorDep, JobsDep, KeyDep, SchedulesDep, StateDep
+from service.problems import FieldError, invalid
+from service.schedules import BadCron, Schedule
 from service.submission import check_submission
-from service.views import JobView, moment
+from service.views import JobView, PageView, moment
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
@@ -87,22 +87,29 @@ class ScheduleView(BaseModel):
         )
 
 
-class ScheduleList(BaseModel):
+class ScheduleList(PageView):
     items: list[ScheduleView]
-
-
-def _unknown(schedule_id: str) -> Problem:
-    return not_found("schedule", schedule_id, "GET /v1/schedules lists all")
 
 
 @router.post("", status_code=201)
 def create(
-    new: NewSchedule, response: Response, state: StateDep, catalogue: CatalogueDep, schedules: SchedulesDep
+    new: NewSchedule,
+    response: Response,
+    state: StateDep,
+    catalogue: CatalogueDep,
+    schedules: SchedulesDep,
+    key: KeyDep,
 ) -> ScheduleView:
     check_submission(new.job, catalogue, state.intake, prefix="job.")
     try:
         made = schedules.create(
-            name=new.name, cron=new.cron, timezone=new.timezone, job=new.job, enabled=new.enabled, now=time.time()
+            name=new.name,
+            cron=new.cron,
+            timezone=new.timezone,
+            job=new.job,
+            enabled=new.enabled,
+            now=time.time(),
+            once=key.with_body(new.model_dump_json()),
         )
     except BadCron as error:
         raise invalid([FieldError("cron", str(error))]) from error
@@ -111,16 +118,17 @@ def create(
 
 
 @router.get("")
-def list_schedules(schedules: SchedulesDep) -> ScheduleList:
-    return ScheduleList(items=[ScheduleView.of(s) for s in schedules.all()])
+def list_schedules(
+    schedules: SchedulesDep, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: CursorDep = None
+) -> ScheduleList:
+    """Newest first."""
+    found, next_cursor = schedules.page(limit=limit, cursor=cursor)
+    return ScheduleList(items=[ScheduleView.of(s) for s in found], next_cursor=next_cursor)
 
 
 @router.get("/{schedule_id}")
 def get(schedule_id: str, schedules: SchedulesDep) -> ScheduleView:
-    try:
-        return ScheduleView.of(schedules.get(schedule_id))
-    except UnknownSchedule as error:
-        raise _unknown(schedule_id) from error
+    return ScheduleView.of(schedules.get(schedule_id))
 
 
 @router.patch("/{schedule_id}")
@@ -134,8 +142,6 @@ def change(
         fields["job"] = wanted.job.model_dump(mode="json")
     try:
         return ScheduleView.of(schedules.change(schedule_id, fields, now=time.time()))
-    except UnknownSchedule as error:
-        raise _unknown(schedule_id) from error
     except BadCron as error:
         raise invalid([FieldError("cron", str(error))]) from error
 
@@ -143,19 +149,13 @@ def change(
 @router.delete("/{schedule_id}", status_code=204)
 def delete(schedule_id: str, schedules: SchedulesDep) -> Response:
     """Its jobs stay."""
-    try:
-        schedules.delete(schedule_id)
-    except UnknownSchedule as error:
-        raise _unknown(schedule_id) from error
+    schedules.delete(schedule_id)
     return Response(status_code=204)
 
 
 @router.post("/{schedule_id}/run", status_code=202)
-def run(schedule_id: str, response: Response, schedules: SchedulesDep, jobs: JobsDep) -> JobView:
+def run(schedule_id: str, response: Response, schedules: SchedulesDep, jobs: JobsDep, key: KeyDep) -> JobView:
     """Submits its job now, beside the timetable."""
-    try:
-        job_id = schedules.run_now(schedule_id)
-    except UnknownSchedule as error:
-        raise _unknown(schedule_id) from error
+    job_id = schedules.run_now(schedule_id, once=key.with_body())
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return JobView.of(jobs.get(job_id))

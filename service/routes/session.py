@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
-from service.auth import COOKIE, is_token
-from service.deps import StateDep
+from service.access_views import SessionView
+from service.auth import COOKIE
+from service.deps import PrincipalDep, StateDep
 from service.problems import FieldError, Problem, invalid
 
 router = APIRouter(tags=["session"])
@@ -39,13 +41,21 @@ async def sign_in(request: Request, state: StateDep) -> Response:
     token = document.get("token") if isinstance(document, dict) else None
     if not isinstance(token, str):
         raise invalid([FieldError("token", "missing; it lies in <data-dir>/token on the server")])
-    if not is_token(token.strip(), state.token):
-        raise Problem(401, "unauthorized", "not the token of this server; it lies in <data-dir>/token there")
+    token = token.strip()
+    principal = await run_in_threadpool(state.authenticate, token)
+    if principal is None:
+        detail = "no token of this server; the first one lies in <data-dir>/token there"
+        raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="bantam"'})
+    request.state.principal = principal  # for the audit log
     response = Response(status_code=204)
-    response.set_cookie(
-        COOKIE, state.token, httponly=True, samesite="strict", path="/", secure=request.url.scheme == "https"
-    )
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=request.url.scheme == "https")
     return response
+
+
+@router.get("/session")
+def get_session(principal: PrincipalDep) -> SessionView:
+    """Whose token this is and what it may do."""
+    return SessionView.of(principal)
 
 
 @router.delete("/session", status_code=204)

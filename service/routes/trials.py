@@ -10,7 +10,8 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from service.deps import JobDep, JobIdDep, StateDep, TrialsDep
 from service.jobs import TERMINAL
-from service.problems import Problem, not_found
+from service.problems import Problem
+from service.refusals import Unknown
 from service.report_html import render
 from service.views import MAX_REV, Front, JobView, TrialPage, TrialView
 
@@ -34,7 +35,7 @@ def list_trials(
 def get_trial(job_id: JobIdDep, trials: TrialsDep, number: Annotated[int, Path(ge=0, le=2**31 - 1)]) -> Response:
     found = trials.one(job_id, number)
     if found is None:
-        raise not_found("trial", number, f"GET /v1/jobs/{job_id}/trials lists all")
+        raise Unknown("trial", number, f"GET /v1/jobs/{job_id}/trials lists all")
     return JSONResponse(found)
 
 

@@ -18,10 +18,12 @@ from compressors.descriptions import (
 from compressors.errors import InvalidData, UnsafeArchive
 from search.spec import JobSpec
 from service.app import create_app
+from service.auth import ensure_token
 from service.database import Database
 from service.intake import Intake
 from service.problems import FieldError
 from service.settings import Settings
+from service.tables import DEFAULT_PROJECT
 from tests.service.rows import DATASET, MODEL, add_inputs
 
 MODEL_BYTES = b"a model that the tests accept"
@@ -54,38 +56,56 @@ class RunningApi:
         self.settings = settings
         self.app = create_app(settings, Intake(model=_read_model, dataset=_read_dataset, fit=_fit))
         self.state = self.app.state.bantam
+        self.token = ensure_token(settings.token_file)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, ws="none", timeout_graceful_shutdown=2))
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
         self._thread.start()
+        self._others: list[httpx.Client] = []
         self.open = httpx.Client(base_url=self.url, timeout=20)
-        self.client = httpx.Client(
-            base_url=self.url, timeout=20, headers={"Authorization": f"Bearer {self.state.token}"}
-        )
+        self.client = httpx.Client(base_url=self.url, timeout=20, headers={"Authorization": f"Bearer {self.token}"})
 
     @property
     def database(self) -> Database:
         database: Database = self.state.database
         return database
 
+    def with_token(self, *scopes: str, project: str = "default", **fields: Any) -> httpx.Client:
+        """A client with a fresh token; the project is made if it is not there."""
+        if project != "default":
+            made = self.client.post("/v1/projects", json={"id": project})
+            assert made.status_code in (201, 409), made.text
+        body = {"name": "test", "scopes": list(scopes), "project": project, **fields}
+        answer = self.client.post("/v1/tokens", json=body)
+        assert answer.status_code == 201, answer.text
+        headers = {"Authorization": f"Bearer {answer.json()['token']}"}
+        self._others.append(httpx.Client(base_url=self.url, timeout=20, headers=headers))
+        return self._others[-1]
+
     def close(self) -> None:
-        self.open.close()
-        self.client.close()
+        for client in (self.open, self.client, *self._others):
+            client.close()
         self.state.stopping.set()
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
         assert not self._thread.is_alive()
 
-    def upload(self, kind: str, content: bytes, name: str | None = "label") -> httpx.Response:
+    def upload(
+        self, kind: str, content: bytes, name: str | None = "label", client: httpx.Client | None = None, **headers: str
+    ) -> httpx.Response:
         data = {} if name is None else {"name": name}
-        return self.client.post(f"/v1/{kind}", files={"file": ("../../etc/x.bin", content)}, data=data)
+        files = {"file": ("../../etc/x.bin", content)}
+        return (client or self.client).post(f"/v1/{kind}", files=files, data=data, headers=headers)
 
     def spec(self, **change: Any) -> dict[str, Any]:
         """A valid specification on the rows that `add_inputs` makes."""
-        model, dataset = add_inputs(self.database)
+        return self.spec_in(DEFAULT_PROJECT, **change)
+
+    def spec_in(self, project: str, **change: Any) -> dict[str, Any]:
+        model, dataset = add_inputs(self.database, project)
         return {
             "name": "edge",
             "model": model,

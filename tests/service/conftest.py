@@ -104,6 +104,19 @@ def database(database_url: str) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Without tables."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+    else:
+        url, name = request.getfixturevalue("postgres_url"), f"bantam_{next(_numbers)}"
+        _admin(url, f"CREATE DATABASE {name}")
+        database = Database(make_url(url).set(database=name).render_as_string(hide_password=False))
+    yield database
+    database.close()
+
+
 def _settings(url: str, folder: Path) -> Settings:
     return Settings(
         data_dir=folder / "data",

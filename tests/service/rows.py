@@ -17,6 +17,9 @@ from search.spec import JobSpec
 from service.catalogue import Catalogue
 from service.database import Database
 from service.jobs import Jobs
+from service.limits import Limits
+from service.settings import Settings
+from service.tables import DEFAULT_PROJECT
 
 MODEL = ModelDescription(
     format="pt2",
@@ -36,17 +39,24 @@ DATASET = DatasetDescription(
 )
 
 
-def add_inputs(database: Database) -> tuple[str, str]:
+LIMITS = Limits.of(Settings())
+
+
+def jobs_of(database: Database, project: str = DEFAULT_PROJECT) -> Jobs:
+    return Jobs(database, project)
+
+
+def add_inputs(database: Database, project: str = DEFAULT_PROJECT) -> tuple[str, str]:
     """Ids of a model and a dataset; the same ones at each call."""
-    catalogue = Catalogue(database)
+    catalogue = Catalogue(database, project, LIMITS)
     digest = hashlib.sha256(b"row").hexdigest()
     model, _ = catalogue.add_model(name="net", sha256=digest, size=9, blob=digest, description=MODEL)
     dataset, _ = catalogue.add_dataset(name="rows", sha256=digest, size=9, description=DATASET)
     return model.id, dataset.id
 
 
-def make_spec(database: Database, name: str = "edge", **change: Any) -> JobSpec:
-    model, dataset = add_inputs(database)
+def make_spec(database: Database, name: str = "edge", project: str = DEFAULT_PROJECT, **change: Any) -> JobSpec:
+    model, dataset = add_inputs(database, project)
     return JobSpec.model_validate(
         {
             "name": name,
@@ -58,8 +68,8 @@ def make_spec(database: Database, name: str = "edge", **change: Any) -> JobSpec:
     )
 
 
-def add_job(database: Database, name: str = "edge") -> str:
-    row, _ = Jobs(database).create(make_spec(database, name))
+def add_job(database: Database, name: str = "edge", project: str = DEFAULT_PROJECT, **change: Any) -> str:
+    row = jobs_of(database, project).create(make_spec(database, name, project, **change), LIMITS)
     job_id: str = row.id
     return job_id
 

@@ -9,11 +9,10 @@ from search.records import Progress, Trial
 from search.spec import JobSpec
 from service.blobs import BlobStore
 from service.database import Database
-from service.jobs import Jobs
 from service.leases import Lease, Leases
 from service.ledger import SqlLedger
 from tests.service import sample_job
-from tests.service.rows import add_inputs
+from tests.service.rows import LIMITS, add_inputs, jobs_of
 
 WORKER = "host:4242"
 WINNER_BYTES = b"an exported winner"
@@ -22,7 +21,7 @@ BASELINE_BYTES = b"an exported original"
 
 def add_job(database: Database, **change: Any) -> str:
     model, dataset = add_inputs(database)
-    row, _ = Jobs(database).create(JobSpec.model_validate({**sample_job.spec(model, dataset), **change}))
+    row = jobs_of(database).create(JobSpec.model_validate({**sample_job.spec(model, dataset), **change}), LIMITS)
     job_id: str = row.id
     return job_id
 

@@ -44,7 +44,7 @@ def test_an_empty_token_file_opens_no_door(tmp_path: Path) -> None:
     ],
 )
 def test_without_the_token_nothing_is_answered(shared_api: RunningApi, headers: dict[str, str]) -> None:
-    filled = {k: v.format(token=shared_api.state.token) for k, v in headers.items()}
+    filled = {k: v.format(token=shared_api.token) for k, v in headers.items()}
     for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/models"), ("GET", "/metrics"), ("GET", "/v1/unknown")):
         response = shared_api.open.request(method, path, headers=filled)
         assert response.status_code == 401
@@ -73,7 +73,7 @@ def test_a_path_trick_does_not_get_round_the_guard(shared_api: RunningApi) -> No
 def test_the_browser_signs_in_with_a_cookie(sqlite_api: RunningApi) -> None:
     refused = sqlite_api.open.post("/v1/session", json={"token": "wrong"})
     assert refused.status_code == 401
-    response = sqlite_api.open.post("/v1/session", json={"token": sqlite_api.state.token})
+    response = sqlite_api.open.post("/v1/session", json={"token": sqlite_api.token})
     assert response.status_code == 204
     cookie = response.headers["Set-Cookie"].lower()
     assert "httponly" in cookie
@@ -93,7 +93,7 @@ def test_an_upload_without_the_token_is_refused_before_its_body_is_sent(sqlite_a
     host, port = sqlite_api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(
-            b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n"
+            b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
@@ -115,7 +115,7 @@ def test_the_api_loads_neither_torch_nor_ray_nor_a_runtime(tmp_path: Path) -> No
 
 def test_a_cookie_changes_nothing_for_a_page_of_another_origin(sqlite_api: RunningApi) -> None:
     job_id = sqlite_api.submit()
-    cookie = {"Cookie": f"{COOKIE}={sqlite_api.state.token}"}
+    cookie = {"Cookie": f"{COOKIE}={sqlite_api.token}"}
     cancel = f"/v1/jobs/{job_id}/cancel"
     for origin in ({}, {"Origin": "http://127.0.0.1:1"}, {"Origin": "null"}, {"Origin": "http://evil.example"}):
         response = sqlite_api.open.post(cancel, headers={**cookie, **origin})

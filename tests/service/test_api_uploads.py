@@ -36,7 +36,7 @@ def test_a_model_is_kept_as_intake_wrote_it_and_answered_as_the_contract_says(ap
     assert body["layers"] == [{"name": "fc", "kind": "Linear", "parameters": 42, "macs": 40}]
     assert response.headers["Location"] == f"/v1/models/{body['id']}"
     assert api.client.get(response.headers["Location"]).json() == body
-    assert api.client.get("/v1/models").json() == {"items": [body]}
+    assert api.client.get("/v1/models").json() == {"items": [body], "next_cursor": None}
     kept = [p.read_bytes() for p in api.settings.blobs_dir.rglob("*") if p.is_file()]
     assert kept == [b"checked:" + MODEL_BYTES]
     assert left_over(api.settings) == []
@@ -77,7 +77,7 @@ def test_a_refused_file_leaves_nothing_behind(sqlite_api: RunningApi, kind: str,
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["errors"][0]["field"] == "file"
     assert word in response.json()["errors"][0]["message"]
-    assert sqlite_api.client.get(f"/v1/{kind}").json() == {"items": []}
+    assert sqlite_api.client.get(f"/v1/{kind}").json() == {"items": [], "next_cursor": None}
     assert left_over(sqlite_api.settings) == []
 
 
@@ -121,9 +121,9 @@ def test_a_broken_off_upload_leaves_nothing_behind(sqlite_api: RunningApi) -> No
     host, port = sqlite_api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+            b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n"
-            b"Authorization: Bearer " + sqlite_api.state.token.encode() + b"\r\n\r\n"
+            b"Authorization: Bearer " + sqlite_api.token.encode() + b"\r\n\r\n"
             b'--b\r\nContent-Disposition: form-data; name="file"; filename="m"\r\n\r\nhalf'
         )
     assert sqlite_api.upload("models", MODEL_BYTES).status_code == 201

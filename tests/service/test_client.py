@@ -20,7 +20,7 @@ from tests.service.api import DATASET_BYTES, MODEL_BYTES, RunningApi
 
 @pytest.fixture
 def client(sqlite_api: RunningApi) -> Iterator[Client]:
-    with Client(sqlite_api.url, sqlite_api.state.token) as client:
+    with Client(sqlite_api.url, sqlite_api.token) as client:
         yield client
 
 

@@ -44,13 +44,13 @@ class Visit:
 
     def sign_in(self) -> None:
         self.page.goto(self.api.url)
-        self.page.get_by_label("Token").fill(self.api.state.token)
+        self.page.get_by_label("Token").fill(self.api.token)
         self.page.get_by_role("button", name="Sign in").click()
         expect(self.page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
 
     def open_job(self, job_id: str) -> None:
         """As somebody who has signed in before."""
-        self.page.context.add_cookies([{"name": COOKIE, "value": self.api.state.token, "url": self.api.url}])
+        self.page.context.add_cookies([{"name": COOKIE, "value": self.api.token, "url": self.api.url}])
         self.page.goto(f"{self.api.url}/#/jobs/{job_id}")
         expect(self.page.locator("[data-drawn]")).to_be_visible(timeout=15_000)
 

@@ -50,7 +50,7 @@ def test_the_command_reads_the_service(
 ) -> None:
     seeded.add_finished(sqlite_api.database, sqlite_api.settings.data_dir)
     monkeypatch.setenv("BANTAM_URL", sqlite_api.url)
-    monkeypatch.setenv("BANTAM_TOKEN", sqlite_api.state.token)
+    monkeypatch.setenv("BANTAM_TOKEN", sqlite_api.token)
     target = str(tmp_path / "study.db")
     assert export_study.main(["last", "--output", target, "--study-name", "mine"]) == 0
     assert "wrote 24 trials" in capsys.readouterr().out

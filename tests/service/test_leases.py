@@ -8,12 +8,11 @@ from sqlalchemy import select, update
 from search.records import Trial
 from service.blobs import BlobStore
 from service.database import Database, db_now
-from service.jobs import Jobs
 from service.leases import MAX_LOSSES, Lease, Leases
 from service.ledger import SqlLedger
 from service.settings import Settings
 from service.tables import jobs, trials
-from tests.service.rows import add_job
+from tests.service.rows import add_job, jobs_of
 
 
 def expire(database: Database) -> None:
@@ -40,7 +39,7 @@ def test_a_claimed_job_runs_and_is_not_claimed_again_while_its_lease_lasts(datab
     leases = Leases(database)
     assert leases.claim("one", 10) is not None
     assert leases.claim("two", 10) is None
-    row = Jobs(database).get(job_id)
+    row = jobs_of(database).get(job_id)
     assert (row.state, row.lease_worker) == ("running", "one")
     assert row.started_at is not None
 
@@ -50,14 +49,14 @@ def test_an_expired_lease_is_taken_over_and_the_job_keeps_running(database: Data
     leases = Leases(database)
     first = leases.claim("one", 10)
     assert first is not None
-    started = Jobs(database).get(job_id).started_at
+    started = jobs_of(database).get(job_id).started_at
     expire(database)
     second = leases.claim("two", 10)
     assert second is not None
     assert second.token > first.token
     assert not leases.renew(first, 10)
     assert leases.renew(second, 10)
-    row = Jobs(database).get(job_id)
+    row = jobs_of(database).get(job_id)
     assert (row.state, row.started_at) == ("running", started)
 
 
@@ -93,7 +92,7 @@ def test_a_released_job_is_taken_up_at_once(database: Database) -> None:
     lease = leases.claim("one", 10)
     assert lease is not None
     assert leases.release(lease)
-    assert Jobs(database).get(job_id).state == "queued"
+    assert jobs_of(database).get(job_id).state == "queued"
     assert not leases.release(lease), "a second release must not touch the next holder"
     again = leases.claim("two", 10)
     assert again is not None
@@ -102,7 +101,7 @@ def test_a_released_job_is_taken_up_at_once(database: Database) -> None:
 
 def test_a_paused_job_is_not_claimed_until_it_is_resumed(database: Database) -> None:
     job_id = add_job(database)
-    owner = Jobs(database)
+    owner = jobs_of(database)
     owner.steer(job_id, "pause")
     assert Leases(database).claim("w", 10) is None
     owner.steer(job_id, "resume")
@@ -118,7 +117,7 @@ def test_jobs_that_their_owner_ended_while_the_worker_was_dead_are_settled(
     database: Database, settings: Settings
 ) -> None:
     wishes = {"cancel": "cancelled", "pause": "paused", None: "running"}
-    leases, owner = Leases(database), Jobs(database)
+    leases, owner = Leases(database), jobs_of(database)
     by_wish: dict[str, str | None] = {}
     for wish in wishes:
         job_id = add_job(database)
@@ -146,7 +145,7 @@ def test_a_job_that_kills_its_workers_is_given_up(database: Database) -> None:
         expire(database)
     assert leases.claim("w", 10) is None
     assert leases.settle_abandoned() == [job_id]
-    row = Jobs(database).get(job_id)
+    row = jobs_of(database).get(job_id)
     assert row.state == "failed"
     assert "5 workers in a row" in row.reason
 

@@ -8,14 +8,13 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from service.database import Database, db_now
-from service.jobs import Jobs
 from service.leases import Leases
 from service.scheduler import tick
-from service.schedules import BadCron, Schedule, Schedules, next_run
+from service.schedules import BadCron, Schedule, Schedules, fire_due, next_run
 from service.settings import Settings
-from service.tables import jobs, workers
+from service.tables import DEFAULT_PROJECT, jobs, workers
 from tests.service.api import RunningApi
-from tests.service.rows import add_job, make_spec
+from tests.service.rows import LIMITS, add_job, jobs_of, make_spec
 
 
 def at(text: str) -> float:
@@ -24,7 +23,9 @@ def at(text: str) -> float:
 
 def make(database: Database, cron: str = "0 3 * * *", now: str = "2026-03-01 00:00", **change: Any) -> Schedule:
     fields = {"name": "nightly", "timezone": "UTC", "enabled": True, **change}
-    return Schedules(database).create(cron=cron, job=make_spec(database), now=at(now), **fields)
+    return Schedules(database, DEFAULT_PROJECT, LIMITS).create(
+        cron=cron, job=make_spec(database), now=at(now), **fields
+    )
 
 
 def count_jobs(database: Database) -> int:
@@ -57,36 +58,36 @@ def test_a_bad_expression_is_refused_with_an_example(cron: str) -> None:
 
 def test_a_due_schedule_fires_once_and_moves_on(database: Database) -> None:
     made = make(database)
-    schedules = Schedules(database)
-    assert schedules.fire_due(at("2026-03-01 02:59")) == []
-    (job_id,) = schedules.fire_due(at("2026-03-01 03:00"))
-    assert schedules.fire_due(at("2026-03-01 03:00")) == []
+    schedules = Schedules(database, DEFAULT_PROJECT, LIMITS)
+    assert fire_due(database, LIMITS, at("2026-03-01 02:59")) == []
+    (job_id,) = fire_due(database, LIMITS, at("2026-03-01 03:00"))
+    assert fire_due(database, LIMITS, at("2026-03-01 03:00")) == []
     after = schedules.get(made.id)
     assert (after.next_run_at, after.last_job) == (at("2026-03-02 03:00"), job_id)
-    row = Jobs(database).get(job_id)
+    row = jobs_of(database).get(job_id)
     assert (row.state, row.schedule_id, row.spec) == ("queued", made.id, made.job)
 
 
 def test_missed_moments_are_fired_once_not_one_by_one(database: Database) -> None:
     made = make(database, cron="0 * * * *")
-    assert len(Schedules(database).fire_due(at("2026-03-04 10:30"))) == 1
-    assert Schedules(database).get(made.id).next_run_at == at("2026-03-04 11:00")
+    assert len(fire_due(database, LIMITS, at("2026-03-04 10:30"))) == 1
+    assert Schedules(database, DEFAULT_PROJECT, LIMITS).get(made.id).next_run_at == at("2026-03-04 11:00")
 
 
 def test_many_schedulers_fire_one_job(database: Database) -> None:
     make(database)
     with ThreadPoolExecutor(6) as pool:
-        fired = list(pool.map(lambda _: Schedules(database).fire_due(at("2026-03-01 03:00")), range(6)))
+        fired = list(pool.map(lambda _: fire_due(database, LIMITS, at("2026-03-01 03:00")), range(6)))
     assert sorted(len(ids) for ids in fired) == [0, 0, 0, 0, 0, 1]
     assert count_jobs(database) == 1
 
 
 def test_a_disabled_schedule_does_not_fire(database: Database) -> None:
     made = make(database)
-    schedules = Schedules(database)
+    schedules = Schedules(database, DEFAULT_PROJECT, LIMITS)
     off = schedules.change(made.id, {"enabled": False}, at("2026-03-01 00:00"))
     assert off.next_run_at is None
-    assert schedules.fire_due(at("2027-01-01 00:00")) == []
+    assert fire_due(database, LIMITS, at("2027-01-01 00:00")) == []
     on = schedules.change(made.id, {"enabled": True, "cron": "0 5 * * *"}, at("2026-03-01 00:00"))
     assert on.next_run_at == at("2026-03-01 05:00")
 
@@ -95,7 +96,7 @@ def test_a_tick_fires_settles_and_forgets_silent_workers(database: Database, set
     make(database)
     job_id = add_job(database)
     assert Leases(database).claim("w", 10) is not None
-    Jobs(database).steer(job_id, "cancel")
+    jobs_of(database).steer(job_id, "cancel")
     with database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(lease_expires_at=db_now() - 1))
         for name, age in (("alive", 0), ("dead", 10_000)):
@@ -103,7 +104,7 @@ def test_a_tick_fires_settles_and_forgets_silent_workers(database: Database, set
             connection.execute(insert(workers).values(id=name, host="h", pid=1, **beat))
     tick(database, settings, at("2026-03-01 03:00"))
     assert count_jobs(database) == 2
-    assert Jobs(database).get(job_id).state == "cancelled"
+    assert jobs_of(database).get(job_id).state == "cancelled"
     with database.read() as connection:
         assert list(connection.scalars(select(workers.c.id))) == ["alive"]
 
@@ -120,7 +121,7 @@ def test_schedules_over_http(sqlite_api: RunningApi) -> None:
     assert datetime.fromisoformat(made["next_run_at"]) > datetime.now(UTC)
     url = response.headers["Location"]
     assert client.get(url).json() == made
-    assert client.get("/v1/schedules").json() == {"items": [made]}
+    assert client.get("/v1/schedules").json() == {"items": [made], "next_cursor": None}
 
     run = client.post(f"{url}/run")
     assert run.status_code == 202
@@ -155,7 +156,7 @@ def test_a_bad_schedule_is_refused_by_field(shared_api: RunningApi, change: dict
     response = shared_api.client.post("/v1/schedules", json=body)
     assert response.status_code == 422
     assert field in [e["field"] for e in response.json()["errors"]]
-    assert shared_api.client.get("/v1/schedules").json() == {"items": []}
+    assert shared_api.client.get("/v1/schedules").json() == {"items": [], "next_cursor": None}
 
 
 def test_a_schedule_with_an_unknown_model_names_the_field(shared_api: RunningApi) -> None:

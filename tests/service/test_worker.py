@@ -21,14 +21,13 @@ from search.records import Trial
 from service.blobs import BlobStore
 from service.database import Database
 from service.job_worker import JobWorker, RunJob
-from service.jobs import Jobs
 from service.leases import Leases
 from service.processes import StopFlag
 from service.settings import Settings
 from service.tables import workers
 from service.trials import Trials
 from tests.service.fake_worker import TRIALS
-from tests.service.rows import DATASET, MODEL, make_spec
+from tests.service.rows import DATASET, LIMITS, MODEL, jobs_of, make_spec
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CONTENT = b"row"  # what the rows of `add_inputs` say that the files hold
@@ -55,7 +54,7 @@ def store(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def submit(store: Database) -> Callable[[], str]:
-    return lambda: str(Jobs(store).create(make_spec(store))[0].id)
+    return lambda: str(jobs_of(store).create(make_spec(store), LIMITS).id)
 
 
 class Running:
@@ -90,7 +89,7 @@ Start = Callable[[RunJob], Running]
 
 
 def state_of(store: Database, job_id: str) -> str:
-    return str(Jobs(store).get(job_id).state)
+    return str(jobs_of(store).get(job_id).state)
 
 
 @on_sqlite
@@ -130,7 +129,7 @@ def test_a_crash_of_the_search_fails_the_job_with_its_reason(
     first, second = submit(), submit()
     start(search)
     until(lambda: {state_of(store, first), state_of(store, second)} == {"failed"})
-    assert Jobs(store).get(first).reason == "RuntimeError: shape mismatch in fc1"
+    assert jobs_of(store).get(first).reason == "RuntimeError: shape mismatch in fc1"
     assert [x.message for x in Trials(store).logs(first, after=0, limit=9)] == ["RuntimeError: shape mismatch in fc1"]
     assert [t["state"] for t in Trials(store).all(first)] == ["failed"]
 
@@ -160,7 +159,7 @@ def test_a_search_that_ends_without_a_result_fails_the_job(
     job_id = submit()
     start(lambda inputs, ledger: None)
     until(lambda: state_of(store, job_id) == "failed")
-    assert "ended without a result" in Jobs(store).get(job_id).reason
+    assert "ended without a result" in jobs_of(store).get(job_id).reason
 
 
 @on_sqlite
@@ -173,7 +172,7 @@ def test_a_job_whose_files_are_gone_fails_with_the_remedy(
             path.unlink()
     start(lambda inputs, ledger: None)
     until(lambda: state_of(store, job_id) == "failed")
-    assert "upload it again" in Jobs(store).get(job_id).reason
+    assert "upload it again" in jobs_of(store).get(job_id).reason
 
 
 def test_the_heartbeat_keeps_a_busy_worker_its_job(
@@ -232,7 +231,7 @@ def test_a_worker_says_what_it_works_on(store: Database, submit: Callable[[], st
     start(search)
     until(lambda: row() is not None and row().job_id == job_id)
     assert row().pid == os.getpid()
-    Jobs(store).steer(job_id, "cancel")
+    jobs_of(store).steer(job_id, "cancel")
     until(lambda: state_of(store, job_id) == "cancelled")
     until(lambda: row().job_id is None)
 
@@ -270,7 +269,7 @@ def test_a_killed_workers_job_is_taken_over_with_nothing_lost(
     job_id = submit()
     first = fleet.launch()
     until(lambda: len(finished(store, job_id)) >= 5)
-    until(lambda: (row := Jobs(store).get(job_id)).lease_heartbeat_at > row.lease_acquired_at)
+    until(lambda: (row := jobs_of(store).get(job_id)).lease_heartbeat_at > row.lease_acquired_at)
     first.send_signal(signal.SIGKILL)
     first.wait()
     killed = time.monotonic()
@@ -287,7 +286,7 @@ def test_a_killed_workers_job_is_taken_over_with_nothing_lost(
     computed = [int(n) for n in (settings.workspace(job_id) / "computed").read_text().split()]
     assert set(computed) == set(range(TRIALS))
     assert len(computed) <= TRIALS + 1, "at most the trial that was cut off is computed again"
-    assert Jobs(store).get(job_id).report["elapsed_s"] > 0
+    assert jobs_of(store).get(job_id).report["elapsed_s"] > 0
 
 
 @on_sqlite
@@ -313,10 +312,10 @@ def test_pause_and_resume_keep_what_is_done(store: Database, submit: Callable[[]
     job_id = submit()
     fleet.launch()
     until(lambda: len(finished(store, job_id)) >= 3)
-    Jobs(store).steer(job_id, "pause")
+    jobs_of(store).steer(job_id, "pause")
     until(lambda: state_of(store, job_id) == "paused")
     paused = finished(store, job_id)
-    Jobs(store).steer(job_id, "resume")
+    jobs_of(store).steer(job_id, "resume")
     until(lambda: state_of(store, job_id) == "succeeded")
     after = finished(store, job_id)
     assert {n: after[n] for n in paused} == paused
