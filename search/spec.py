@@ -6,6 +6,7 @@ import difflib
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +24,17 @@ Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 # What the sampler turns by knobs of its own; every other technique states its levels.
 SAMPLED = ("structured_pruning", "distillation", "quantization")
 TECHNIQUES: tuple[str, ...] = tuple(s.technique for s in STEPS if s.technique in SAMPLED or s.levels())
+
+
+def _known_technique(name: str) -> str:
+    if name not in TECHNIQUES:
+        near = difflib.get_close_matches(name, TECHNIQUES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{name!r} is no technique that can be searched; {hint}known are {list(TECHNIQUES)}")
+    return name
+
+
+Technique = Annotated[str, AfterValidator(_known_technique), Field(json_schema_extra={"enum": list(TECHNIQUES)})]
 
 
 class _Strict(BaseModel):
@@ -118,11 +130,7 @@ class JobSpec(_Strict):
     target: TargetSpec = TargetSpec()
     budget: Budget
     objective: Objective = "metric"
-    techniques: list[str] | None = Field(
-        None,
-        description="left out: all that the target can use",
-        json_schema_extra={"anyOf": [{"type": "array", "items": {"enum": list(TECHNIQUES)}}, {"type": "null"}]},
-    )
+    techniques: list[Technique] | None = Field(None, description="left out: all that the target can use")
     search: SearchSpec = SearchSpec()
 
     @field_validator("task")
@@ -146,16 +154,11 @@ class JobSpec(_Strict):
 
     @field_validator("techniques")
     @classmethod
-    def _known(cls, value: list[str] | None) -> list[str] | None:
+    def _once_each(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and not value:
             raise ValueError("empty; leave it out for all, or name at least one")
         if value is not None and len(set(value)) != len(value):
             raise ValueError(f"{value}: each technique once")
-        for name in value or ():
-            if name not in TECHNIQUES:
-                near = difflib.get_close_matches(name, TECHNIQUES, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(f"{name!r} is no technique that can be searched; {hint}known are {list(TECHNIQUES)}")
         return value
 
     @field_validator("objective")
