@@ -1,7 +1,6 @@
 """How channels pass through layers: one rule per kind of module.
 
-Each rule gets the call's node and the layer and returns the layout of the output, None if that carries no channels
-that could be removed.
+Each rule gets the call's node and the layer and returns the layout of the output.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from compressors.channel_tracking import Ids, LayerChannels, Layout, Tracker
+from compressors.channel_recurrent import recurrent
+from compressors.channel_rules import pad_to_length
+from compressors.channel_tracking import NOTHING, Ids, LayerChannels, Layout, Tracked, Tracker
 
-Rule = Callable[[Tracker, fx.Node, str, Any], "Layout | None"]
+Rule = Callable[[Tracker, fx.Node, str, Any], Tracked]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -27,68 +28,72 @@ _POOLS: dict[type[nn.Module], int] = {
 }
 
 
-def layer_layout(tracker: Tracker, node: fx.Node) -> Layout | None:
+def layer_layout(tracker: Tracker, node: fx.Node) -> Tracked:
     """Layout of the output of a `call_module` node; what has no rule is protected."""
     name = str(node.target)
     layer = tracker.module.get_submodule(name)
     for kinds, rule in _RULES:
         if isinstance(layer, kinds):
             return rule(tracker, node, name, layer)
-    tracker.protect_value(node.args[0], f"{name} ({type(layer).__name__}) has no rule")
+    for source in node.all_input_nodes:
+        tracker.protect_value(source, f"{name} ({type(layer).__name__}) has no rule")
     return None
 
 
-def _connect(tracker: Tracker, node: fx.Node, name: str, ids: Ids, dim: int) -> bool:
-    """Joins the input's ids with a layer's own along `dim`; protects both if the input is laid out otherwise."""
+def _connect(tracker: Tracker, node: fx.Node, name: str, ids: Ids, dim: int) -> Layout:
+    """Joins the input's ids along `dim` with a layer's own, protects them if there are none; what else is tracked."""
     source = node.args[0]
     layout = tracker.layout(source)
-    if layout is not None and layout.dim == dim and len(layout.ids) == len(ids):
-        tracker.join(layout.ids, ids)
-        return True
-    tracker.protect_value(source, f"{name} reads it along another dimension")
-    tracker.protect(ids, f"{name} reads a tensor whose channels are fixed")
-    return False
+    found = layout.axes.get(dim)
+    if found is not None and len(found) == len(ids):
+        tracker.join(found, ids)
+    else:
+        tracker.protect(ids, f"{name} reads a tensor whose channels are fixed")
+        if found is not None:
+            tracker.protect(found, f"{name} reads channels merged with the batch")
+    return layout.without(dim)
 
 
-def _convolution(tracker: Tracker, node: fx.Node, name: str, layer: Any) -> Layout | None:
+def _fix(tracker: Tracker, layout: Layout, dims: range, reason: str) -> Layout:
+    """Protects what is tracked along `dims`; the rest."""
+    for dim in [dim for dim in layout.axes if dim in dims]:
+        tracker.protect(layout.axes[dim], reason)
+        layout = layout.without(dim)
+    return layout
+
+
+def _convolution(tracker: Tracker, node: fx.Node, name: str, layer: Any) -> Tracked:
     spatial = len(layer.kernel_size)
     shape = tracker.shape(node.args[0])
     if shape is None or len(shape) != spatial + 2:
         tracker.protect_value(node.args[0], f"{name} reads a tensor without a batch")
-        return None
+        return NOTHING
     if name not in tracker.layers:
         _add_convolution(tracker, name, layer)
     channels = tracker.layers[name]
     assert channels.inputs is not None
-    _connect(tracker, node, name, channels.inputs, 1)
-    return Layout(1, channels.outputs)
+    others = _connect(tracker, node, name, channels.inputs, 1)
+    others = _fix(tracker, others, range(2, len(shape)), f"{name} convolves over them")
+    return Layout({**others.axes, 1: channels.outputs})
 
 
 def _add_convolution(tracker: Tracker, name: str, layer: Any) -> None:
+    """Grouped convolutions are grids of groups and of places in each: whole groups may go, and the same places in
+    all. With one input a group (depthwise), a group goes with its input."""
     transposed = isinstance(layer, _TRANSPOSED)
-    groups = layer.groups
-    inputs = tracker.fresh(layer.in_channels)
-    depthwise = groups > 1 and groups == layer.in_channels
-    outputs = np.repeat(inputs, layer.out_channels // groups) if depthwise else tracker.fresh(layer.out_channels)
-    if groups > 1 and not depthwise:
-        # Groups must stay equally wide: the same positions go in every group.
-        for ids in (inputs, outputs):
-            by_group = ids.reshape(groups, -1)
-            tracker.join(np.repeat(by_group[:1], groups, axis=0).ravel(), by_group.ravel())
-    if depthwise:
-        weight = {0: inputs} if transposed else {0: outputs}
-    else:
-        in_axis, out_axis = (0, 1) if transposed else (1, 0)
-        weight = {in_axis: inputs, out_axis: outputs}
-        grouped_axis = 1
-        weight[grouped_axis] = weight[grouped_axis][: len(weight[grouped_axis]) // groups]
+    count = layer.groups
+    groups, reads = tracker.fresh(count), tracker.fresh(layer.in_channels // count)
+    filters = tracker.fresh(layer.out_channels // count)
+    inputs, outputs = tracker.compose(groups, reads), tracker.compose(groups, filters)
+    weight = {0: inputs, 1: filters} if transposed else {0: outputs, 1: reads}
     tracker.axes[f"{name}.weight"] = weight
     if layer.bias is not None:
         tracker.axes[f"{name}.bias"] = {0: outputs}
-    tracker.layers[name] = LayerChannels(outputs, inputs, produces=not depthwise, depthwise=depthwise)
+    depthwise = count > 1 and count == layer.in_channels
+    tracker.layers[name] = LayerChannels(outputs, inputs, reads, groups, produces=True, depthwise=depthwise)
 
 
-def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Layout | None:
+def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Tracked:
     if name not in tracker.layers:
         inputs, outputs = tracker.fresh(layer.in_features), tracker.fresh(layer.out_features)
         tracker.axes[f"{name}.weight"] = {0: outputs, 1: inputs}
@@ -99,11 +104,11 @@ def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Lay
     shape = tracker.shape(node.args[0])
     assert shape is not None
     assert channels.inputs is not None
-    _connect(tracker, node, name, channels.inputs, len(shape) - 1)
-    return Layout(len(shape) - 1, channels.outputs)
+    others = _connect(tracker, node, name, channels.inputs, len(shape) - 1)
+    return Layout({**others.axes, len(shape) - 1: channels.outputs})
 
 
-def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding) -> Layout | None:
+def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding) -> Tracked:
     if name not in tracker.layers:
         outputs = tracker.fresh(layer.embedding_dim)
         tracker.axes[f"{name}.weight"] = {1: outputs}
@@ -111,7 +116,7 @@ def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding) 
     tracker.protect_value(node.args[0], f"{name} reads it as ids")
     shape = tracker.shape(node.args[0])
     assert shape is not None
-    return Layout(len(shape), tracker.layers[name].outputs)
+    return Layout({len(shape): tracker.layers[name].outputs})
 
 
 def _add_norm(tracker: Tracker, name: str, layer: nn.Module, ids: Ids, group_width: int = 0) -> None:
@@ -121,44 +126,55 @@ def _add_norm(tracker: Tracker, name: str, layer: nn.Module, ids: Ids, group_wid
     tracker.layers[name] = LayerChannels(ids, group_width=group_width)
 
 
-def _batch_norm(tracker: Tracker, node: fx.Node, name: str, layer: nn.BatchNorm2d) -> Layout | None:
+def _batch_norm(tracker: Tracker, node: fx.Node, name: str, layer: nn.BatchNorm2d) -> Tracked:
     if name not in tracker.layers:
         _add_norm(tracker, name, layer, tracker.fresh(layer.num_features))
-    connected = _connect(tracker, node, name, tracker.layers[name].outputs, 1)
-    return tracker.layout(node.args[0]) if connected else None
+    ids = tracker.layers[name].outputs
+    return Layout({**_connect(tracker, node, name, ids, 1).axes, 1: ids})
 
 
-def _group_norm(tracker: Tracker, node: fx.Node, name: str, layer: nn.GroupNorm) -> Layout | None:
+def _group_norm(tracker: Tracker, node: fx.Node, name: str, layer: nn.GroupNorm) -> Tracked:
     """Statistics mix the channels of a group, so whole groups go: the others then see no difference."""
+    shape = tracker.shape(node.args[0])
+    assert shape is not None
     if name not in tracker.layers:
         ids = tracker.fresh(layer.num_channels)
         width = layer.num_channels // layer.num_groups
         _add_norm(tracker, name, layer, ids, group_width=width)
         tracker.join(np.repeat(ids[::width], width), ids)
-    connected = _connect(tracker, node, name, tracker.layers[name].outputs, 1)
-    return tracker.layout(node.args[0]) if connected else None
+    ids = tracker.layers[name].outputs
+    others = _connect(tracker, node, name, ids, 1)
+    others = _fix(tracker, others, range(2, len(shape)), f"{name} normalises over them")
+    return Layout({**others.axes, 1: ids})
 
 
-def _layer_norm(tracker: Tracker, node: fx.Node, name: str, layer: nn.LayerNorm) -> Layout | None:
-    """A removed channel changes mean and variance of the others, a zeroed one changes them otherwise."""
-    layout, shape = tracker.layout(node.args[0]), tracker.shape(node.args[0])
+def _layer_norm(tracker: Tracker, node: fx.Node, name: str, layer: Any) -> Tracked:
+    """A zeroed channel still counts in mean and variance, so the pruned model pads with zeros, normalises over the
+    length it had and cuts the padding off. The norm keeps its size; its gains follow the order."""
+    shape = tracker.shape(node.args[0])
     assert shape is not None
-    if layout is None or layout.dim < len(shape) - len(layer.normalized_shape):
-        return layout
-    tracker.protect(layout.ids, f"{name} normalises over them")
-    return None
+    layout = tracker.layout(node.args[0])
+    last = len(shape) - 1
+    if len(layer.normalized_shape) > 1:
+        return _fix(tracker, layout, range(len(shape) - len(layer.normalized_shape), len(shape)), f"{name} mixes them")
+    padded = last in layout.axes and pad_to_length(tracker, node, node.args[0], last, last)
+    ids = layout.axes[last] if padded else tracker.fresh(shape[last])
+    if not padded:
+        tracker.protect(ids, f"{name} reads a tensor whose channels are fixed")
+    for attribute in ("weight", "bias"):
+        if getattr(layer, attribute, None) is not None:
+            tracker.join(tracker.reordered.setdefault(f"{name}.{attribute}", ids), ids)
+    return layout if padded else layout.without(last)
 
 
-def _pool(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Layout | None:
-    layout, shape = tracker.layout(node.args[0]), tracker.shape(node.args[0])
+def _pool(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Tracked:
+    shape = tracker.shape(node.args[0])
     assert shape is not None
-    if layout is None or layout.dim < len(shape) - _POOLS[type(layer)]:
-        return layout
-    tracker.protect(layout.ids, f"{name} pools over them")
-    return None
+    first = len(shape) - _POOLS[type(layer)]
+    return _fix(tracker, tracker.layout(node.args[0]), range(first, len(shape)), f"{name} pools over them")
 
 
-def _same(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Layout | None:
+def _same(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Tracked:
     return tracker.layout(node.args[0])
 
 
@@ -166,9 +182,10 @@ _RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     (_CONVOLUTIONS, _convolution),
     ((nn.Linear,), _linear),
     ((nn.Embedding,), _embedding),
+    ((nn.RNNBase,), recurrent),
     (_BATCH_NORMS, _batch_norm),
     ((nn.GroupNorm,), _group_norm),
-    ((nn.LayerNorm,), _layer_norm),
+    ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
     (tuple(_POOLS), _pool),
     ((*_DROPOUTS, nn.Identity), _same),
 )

@@ -1,37 +1,85 @@
 """State of the channel analysis: which position of which tensor dimension belongs to which channel.
 
-Every position along a tensor's channel dimension carries an id. Ids that must live or die together are joined by
-edges; ids that must live are protected. The connected components of the edges are the units of pruning.
+Every position along a tracked dimension carries an id. Ids that must live or die together are joined by edges; ids
+that must live are protected. A compound id stands for a position that lives only while several others do: position
+h * d + i of merged attention heads lives while head h and place i do. `channel_solving` turns ids into units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
+from torch import fx, nn
+
+from compressors.module_tree import get_tensor
 
 Ids = NDArray[np.int64]
 Shape = tuple[int, ...]
 
 
+@dataclass
+class Box:
+    """One dimension that a view splits into several: what is removed must leave a full grid.
+
+    factors: ids per axis of the grid, None along an axis that all positions share. active: some call computes on the
+    split tensor. Otherwise only moves it about, and the calls that do so are replaced by one gather.
+    """
+
+    ids: Ids
+    factors: tuple[Ids | None, ...]
+    active: bool = False
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A tensor whose dimensions `dims` are those of a box, in its order, while that is not active.
+
+    positions: over the box, places along dimension `source_dim` of `source`, the node before the split. trace: for
+    each dimension the source's that it equals, -1 for those of the box, None for one of length 1.
+    """
+
+    box: Box
+    dims: tuple[int, ...]
+    positions: Ids
+    source: fx.Node
+    source_dim: int
+    trace: tuple[int | None, ...]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """ids: one per position along dimension `dim` (not negative) of a tensor."""
+    """Ids along the tracked dimensions (not negative) of a tensor; an element lives while all its ids do.
 
-    dim: int
-    ids: Ids
+    Ids fewer than a dimension is long repeat along it: rows of the batch were merged with them, outermost.
+    """
+
+    axes: Mapping[int, Ids] = field(default_factory=dict)
+    fold: Fold | None = None
+
+    def without(self, dim: int) -> Layout:
+        return Layout({d: ids for d, ids in self.axes.items() if d != dim})
+
+    def moved(self, new: Mapping[int, int]) -> Layout:
+        """The layout after dimension d has become new[d]; dimensions not in `new` are dropped."""
+        return Layout({new[d]: ids for d, ids in self.axes.items() if d in new})
+
+
+NOTHING = Layout()
+Tracked = Layout | list[Any] | None
 
 
 @dataclass(frozen=True)
 class Literal:
-    """A size written into a call: argument `name` (element `index` of it) must equal the number of kept `ids`."""
+    """A size written into a call: argument `name` (element `index` of it) is `times` the number of kept `ids`."""
 
     name: str
     index: int | None
     ids: Ids
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,38 +90,87 @@ class Pieces:
     parts: tuple[Ids, ...]
 
 
+@dataclass(frozen=True)
+class Gather:
+    """The call takes positions of `source` along `dim` in another order: result[i] = source[positions[i]].
+
+    ids: of the source. box: for calls that go through a split view; while that is active, they stay as they are.
+    """
+
+    source: str
+    dim: int
+    ids: Ids
+    positions: Ids
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The call mixes the positions along `dim`: it runs on its input, padded with zeros to the length it had.
+
+    The padding stands behind what is kept. rank: of the input. result_dim: of the result, which is cut again; None if
+    it has none.
+    """
+
+    rank: int
+    dim: int
+    ids: Ids
+    result_dim: int | None
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Argument `name` is written out, with the value that it had by default, once any of `ids` is removed."""
+
+    name: str
+    value: float
+    ids: Ids
+
+
 @dataclass
 class LayerChannels:
-    """Ids of a layer's two sides. Normalisation layers and raw parameters have only `outputs`.
+    """Ids of a layer's two sides. Normalisation layers have only `outputs`.
 
-    depthwise: inputs pass through, one filter or more each. group_width: for grouped layers, channels per group that
-    must stay together (normalisation groups); 0 otherwise.
+    reads: inputs that each output reads, where those are not all: positions inside a group of a grouped convolution.
+    groups: one id per group of such a convolution. depthwise: every output reads a single input. produces: outputs
+    exist because of this layer. group_width: of normalisation groups, channels that stay together; 0 otherwise.
     """
 
     outputs: Ids
     inputs: Ids | None = None
+    reads: Ids | None = None
+    groups: Ids | None = None
     produces: bool = False
     depthwise: bool = False
     group_width: int = 0
 
 
-Tracked = Layout | list["Layout | None"] | None
-
-
 @dataclass
 class Tracker:
-    """shapes: of every node's value in one forward pass (see `record_shapes`)."""
+    """shapes: of every node's value in one forward pass (see `record_shapes`).
+
+    axes: per stored tensor, ids along its sliced dimensions. reordered: per stored vector, ids of its entries, which
+    are not removed but moved behind the kept ones. compounds: per compound id, its factors and the size of the grid.
+    heads: ids along which attention runs in parallel.
+    """
 
     module: fx.GraphModule
     shapes: dict[fx.Node, Any]
     layouts: dict[fx.Node, Tracked] = field(default_factory=dict)
     layers: dict[str, LayerChannels] = field(default_factory=dict)
     axes: dict[str, dict[int, Ids]] = field(default_factory=dict)
+    reordered: dict[str, Ids] = field(default_factory=dict)
     literals: dict[fx.Node, list[Literal]] = field(default_factory=dict)
     pieces: dict[fx.Node, Pieces] = field(default_factory=dict)
+    gathers: dict[fx.Node, Gather] = field(default_factory=dict)
+    paddings: dict[fx.Node, list[Padding]] = field(default_factory=dict)
+    constants: dict[fx.Node, Constant] = field(default_factory=dict)
     reasons: list[tuple[Ids, str]] = field(default_factory=list)
     edges: list[tuple[Ids, Ids]] = field(default_factory=list)
+    compounds: dict[int, tuple[tuple[int, ...], Shape]] = field(default_factory=dict)
+    heads: list[Ids] = field(default_factory=list)
     count: int = 0
+    _known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def fresh(self, count: int) -> Ids:
         ids = np.arange(self.count, self.count + count, dtype=np.int64)
@@ -81,35 +178,102 @@ class Tracker:
         return ids
 
     def join(self, first: Ids, second: Ids) -> None:
-        self.edges.append((first, second))
+        if first is not second:
+            self.edges.append((first.ravel(), second.ravel()))
 
     def protect(self, ids: Ids, reason: str) -> None:
-        self.reasons.append((ids, reason))
+        self.reasons.append((ids.ravel(), reason))
+
+    def compose(self, *factors: Ids) -> Ids:
+        """Ids over the grid of `factors` (one vector per axis), flattened; each lives while its factors all do.
+
+        Axes of length 1 count as having no factor.
+        """
+        sizes = tuple(len(ids) for ids in factors if len(ids) > 1)
+        grids = np.meshgrid(*(ids for ids in factors if len(ids) > 1), indexing="ij")
+        if not grids:
+            return factors[0]
+        if len(grids) == 1:
+            return grids[0]
+        return np.array([self._compound(key, sizes) for key in zip(*(g.ravel().tolist() for g in grids), strict=True)])
+
+    def _compound(self, factors: tuple[int, ...], sizes: Shape) -> int:
+        if factors not in self._known:
+            (new,) = self.fresh(1).tolist()
+            self._known[factors] = new
+            self.compounds[new] = (factors, sizes)
+        return self._known[factors]
 
     def protect_value(self, node: Any, reason: str) -> None:
-        value = self.layouts.get(node) if isinstance(node, fx.Node) else None
-        for layout in value if isinstance(value, list) else [value]:
-            if layout is not None:
-                self.protect(layout.ids, reason)
+        """Protects whatever is tracked of a node's value."""
+        for layout in self.leaves(node):
+            for ids in layout.axes.values():
+                self.protect(ids, reason)
 
-    def layout(self, node: Any) -> Layout | None:
+    def leaves(self, node: Any) -> list[Layout]:
+        """Layouts of all tensors that a node yields."""
+        value = self._unfolded(node) if isinstance(node, fx.Node) else None
+        return [layout for layout in flat(value) if layout is not None]
+
+    def layout(self, node: Any) -> Layout:
+        """Layout of a node that is one tensor; empty if nothing is tracked. Activates the box of a split tensor."""
+        value = self._unfolded(node) if isinstance(node, fx.Node) else None
+        return value if isinstance(value, Layout) else NOTHING
+
+    def folded(self, node: Any) -> Layout:
+        """The same for calls that only move a split tensor about: its box stays as it is."""
         value = self.layouts.get(node) if isinstance(node, fx.Node) else None
-        return value if isinstance(value, Layout) else None
+        if not isinstance(value, Layout):
+            return NOTHING
+        return value if value.fold is None or not value.fold.box.active else self.layout(node)
+
+    def _unfolded(self, node: fx.Node) -> Tracked:
+        value = self.layouts.get(node)
+        if not isinstance(value, Layout) or value.fold is None:
+            return value
+        fold = value.fold
+        self.activate(fold.box)
+        axes = dict(value.axes)
+        for dim, ids in zip(fold.dims, fold.box.factors, strict=True):
+            if ids is not None:
+                axes[dim] = ids
+        self.layouts[node] = Layout(axes)
+        return self.layouts[node]
+
+    def activate(self, box: Box) -> None:
+        if not box.active:
+            box.active = True
+            varying = tuple(slice(None) if ids is not None else 0 for ids in box.factors)
+            factors = [ids for ids in box.factors if ids is not None]
+            self.join(self.compose(*factors), box.ids[varying])
 
     def shape(self, node: Any) -> Shape | None:
         """Shape of a node that is one tensor, else None."""
         value = self.shapes.get(node) if isinstance(node, fx.Node) else None
         return value if isinstance(value, tuple) else None
 
-    def stored_layout(self, node: fx.Node, dim: int) -> Layout | None:
-        """Starts to track a stored tensor along `dim`, so that it is sliced with what it is combined with.
+    def store(self, node: fx.Node) -> Layout:
+        """Tracks all dimensions of a stored tensor, so that it is sliced with what it is combined with."""
+        name = str(node.target)
+        if name not in self.axes:
+            shape = self.shapes[node]
+            self.axes[name] = {dim: self.fresh(size) for dim, size in enumerate(shape) if size > 1}
+        return Layout(self.axes[name])
 
-        Only for one that a single call reads: another reader might need it whole.
-        """
-        shape = self.shape(node)
-        if node.op != "get_attr" or len(node.users) != 1 or shape is None:
+    def produce(self, name: str, outputs: Ids, inputs: Ids | None = None) -> None:
+        """Declares a stored tensor that a function reads as its weight: a layer without a module."""
+        self.layers.setdefault(name, LayerChannels(outputs, inputs, produces=True))
+
+    def parameter(self, node: Any) -> str | None:
+        """Name of the trained tensor of two dimensions or more that a node reads."""
+        if not isinstance(node, fx.Node) or node.op != "get_attr":
             return None
-        layout = Layout(dim, self.fresh(shape[dim]))
-        self.layouts[node] = layout
-        self.axes.setdefault(str(node.target), {})[dim] = layout.ids
-        return layout
+        tensor = get_tensor(self.module, str(node.target))
+        return str(node.target) if isinstance(tensor, nn.Parameter) and tensor.dim() > 1 else None
+
+
+def flat(value: Tracked) -> Sequence[Layout | None]:
+    """Layouts of all tensors of a value in the order of its leaves."""
+    if isinstance(value, list):
+        return [layout for item in value for layout in flat(item)]
+    return [value]

@@ -83,8 +83,6 @@ def _magnitudes(module: fx.GraphModule, name: str, axis: int, order: Importance)
 
 def _coupled(members: Ids, graph: ChannelGraph, layers: list[tuple[str, int, Scores]]) -> Scores | None:
     """Sum over layers of the units' magnitudes there, each layer scaled to mean 1; None if no layer has any."""
-    position = np.full(graph.units, -1, dtype=np.int64)
-    position[members] = np.arange(len(members))
     total, found = np.zeros(len(members)), False
     for name, axis, magnitudes in layers:
         where = position[graph.axes[name][axis]]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.utils import _pytree as pytree
 
-from compressors.channels import ChannelGraph, Kept
+from compressors.channels import ChannelGraph, Kept, Units
 
 
 class _Masked(fx.Interpreter):
@@ -23,16 +24,28 @@ class _Masked(fx.Interpreter):
         layouts = self._channels.layouts.get(n.name)
         if layouts is None:
             return result
-        if isinstance(result, torch.Tensor):
-            return self._mask(result, layouts[0])
-        return [self._mask(tensor, layout) for tensor, layout in zip(result, layouts, strict=True)]
+        leaves, structure = pytree.tree_flatten(result)
+        masked = [self._mask(tensor, layout) for tensor, layout in zip(leaves, layouts, strict=True)]
+        return pytree.tree_unflatten(masked, structure)
 
-    def _mask(self, tensor: torch.Tensor, layout: Any) -> torch.Tensor:
-        if layout is None:
-            return tensor
-        dim, units = layout
-        removed = torch.from_numpy(np.flatnonzero(~self._kept[units]))
-        return tensor.index_fill(dim, removed, 0) if len(removed) else tensor
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Recurrent layers pass their units on inside: there a unit is silenced by its weights."""
+        layer = self.fetch_attr(target)
+        if not isinstance(layer, nn.RNNBase):
+            return super().call_module(target, args, kwargs)
+        named = {name: f"{target}.{name}" for name, _ in layer.named_parameters()}
+        weights = {name: self._mask(layer.get_parameter(name), self._axes(full)) for name, full in named.items()}
+        return torch.func.functional_call(layer, weights, args, kwargs)
+
+    def _axes(self, name: str) -> Mapping[int, Units]:
+        return self._channels.axes.get(name, {})
+
+    def _mask(self, tensor: torch.Tensor, axes: Mapping[int, Units]) -> torch.Tensor:
+        for dim, units in axes.items():
+            removed = np.flatnonzero(~np.tile(self._kept[units], tensor.shape[dim] // len(units)))
+            if len(removed):
+                tensor = tensor.index_fill(dim, torch.from_numpy(removed), 0)
+        return tensor
 
 
 def masked_forward(
@@ -43,6 +56,6 @@ def masked_forward(
 ) -> Any:
     """Output of `module` with the removed units' positions zeroed on every tensor that carries them.
 
-    removed: per group, indices of units. A model pruned of the same units must give the same output in evaluation mode.
+    The batch may be of any size. removed: per group, indices of units. A model pruned of the same units must give the same output in evaluation mode.
     """
     return _Masked(module, graph, graph.kept(removed)).run(*inputs)

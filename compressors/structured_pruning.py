@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from compressors.aten_modules import bound_arguments
+from compressors.channel_recurrent import GATES
 from compressors.channel_tracking import LayerChannels
 from compressors.channels import ChannelGraph, Kept, analyse
 from compressors.errors import InvalidRecipe, ParityError
@@ -20,6 +20,7 @@ from compressors.importance import keep_units, unit_scores
 from compressors.masking import masked_forward
 from compressors.module_tree import get_tensor, has_attribute, place
 from compressors.programs import relative_error
+from compressors.pruned_calls import rewrite_calls
 from compressors.recipe import StructuredPruning
 from compressors.registry import Context, register
 
@@ -75,7 +76,7 @@ def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -
 def _build(model: fx.GraphModule, graph: ChannelGraph, kept: Kept, *, share: bool) -> fx.GraphModule:
     """share: tensors that lose nothing are the original's own instead of copies; for models that are only run."""
     new_graph = copy.deepcopy(model.graph)
-    _rewrite_calls(new_graph, graph, kept)
+    orders = rewrite_calls(new_graph, graph, kept)
     slicer = _Slicer(model, graph, kept, share=share)
     root = nn.Module()
     names = {str(node.target) for node in new_graph.find_nodes(op="call_module")}
@@ -83,7 +84,9 @@ def _build(model: fx.GraphModule, graph: ChannelGraph, kept: Kept, *, share: boo
         place(root, name, slicer.layer(name))
     for name in sorted({str(node.target) for node in new_graph.find_nodes(op="get_attr")}):
         tensor = get_tensor(model, name)
-        if tensor is not None and not has_attribute(root, name):
+        if name in orders:
+            place(root, name, orders[name])
+        elif tensor is not None and not has_attribute(root, name):
             place(root, name, slicer.tensor(name, tensor))
     pruned = fx.GraphModule(root, new_graph, class_name=type(model).__name__)
     pruned.train(model.training)
@@ -107,6 +110,9 @@ class _Slicer:
                 keep = self._kept[units]
                 if not keep.all():
                     value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep)).to(value.device))
+            if name in self._graph.reordered:
+                keep = self._kept[self._graph.reordered[name]]
+                value = value[torch.from_numpy(np.argsort(~keep, kind="stable"))] if not keep.all() else value
             if value.data_ptr() == tensor.data_ptr() and not self._share:
                 value = value.clone()
             is_parameter = isinstance(tensor, nn.Parameter)
@@ -122,6 +128,9 @@ class _Slicer:
                 key: None if value is None else self.tensor(f"{name}.{key}", value) for key, value in stored.items()
             }
         layer.__dict__["_modules"] = {}
+        if isinstance(layer, nn.RNNBase):
+            layer.__dict__["_flat_weights"] = [layer._parameters[key] for key in layer._flat_weights_names]
+            layer.__dict__["_flat_weight_refs"] = []
         channels = self._graph.layers.get(name)
         if channels is not None:
             _resize(layer, channels, self._kept)
@@ -134,9 +143,9 @@ def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
     inputs = None if channels.inputs is None else int(kept[channels.inputs].sum())
     if isinstance(layer, nn.modules.conv._ConvNd):
         assert inputs is not None
+        assert channels.groups is not None
         layer.in_channels, layer.out_channels = inputs, outputs
-        if channels.depthwise:
-            layer.groups = inputs
+        layer.groups = int(kept[channels.groups].sum())
     elif isinstance(layer, nn.Linear):
         assert inputs is not None
         layer.in_features, layer.out_features = inputs, outputs
@@ -144,30 +153,11 @@ def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
         layer.embedding_dim = outputs
     elif isinstance(layer, nn.GroupNorm):
         layer.num_channels, layer.num_groups = outputs, outputs // channels.group_width
+    elif isinstance(layer, nn.RNNBase):
+        layer.input_size, layer.hidden_size = layer.weight_ih_l0.shape[1], layer.weight_hh_l0.shape[0] // GATES[layer.mode]
+        layer.proj_size = outputs if layer.proj_size else 0
     else:
         layer.num_features = outputs
-
-
-def _rewrite_calls(new_graph: fx.Graph, graph: ChannelGraph, kept: Kept) -> None:
-    """Pads, slices, views and splits state sizes as numbers; those along channels become the kept counts."""
-    for node in new_graph.nodes:
-        if node.name in graph.literals:
-            arguments = bound_arguments(node)
-            for literal in graph.literals[node.name]:
-                count = int(kept[literal.ids].sum())
-                if literal.index is None:
-                    arguments[literal.name] = count
-                else:
-                    values = list(arguments[literal.name])
-                    values[literal.index] = count
-                    arguments[literal.name] = values
-            positional = [argument.name for argument in node.target._schema.arguments if not argument.kwarg_only]
-            node.args = tuple(arguments[name] for name in positional)
-        elif node.name in graph.pieces:
-            pieces = graph.pieces[node.name]
-            sizes = [int(kept[part].sum()) for part in pieces.parts]
-            node.target = torch.ops.aten.split_with_sizes.default
-            node.args, node.kwargs = (node.args[0], sizes, pieces.dim), {}
 
 
 def verify_pruned(
