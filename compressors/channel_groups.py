@@ -13,7 +13,7 @@ from torch import fx, nn
 from compressors.channel_solving import Solution
 from compressors.channel_tracking import Ids, LayerChannels
 
-Kind = Literal["channels", "heads", "units", "recurrent"]
+Kind = Literal["channels", "units", "heads", "places", "recurrent", "groups"]
 Axes = Mapping[str, Mapping[int, Ids]]
 
 
@@ -22,8 +22,8 @@ class ChannelGroup:
     """Units that may be removed independently of each other.
 
     name: first producing layer, with '#2', '#3', … for its further groups. size: number of units. layers: producers,
-    in order of use. consumers: layers that read them. kind: channels of convolutions, heads of attention, hidden units
-    of recurrent layers, or units: neurons, embedding dimensions, places inside every attention head.
+    in order of use. consumers: layers that read them. kind: channels of convolutions; units (neurons, embedding
+    dimensions); heads of attention; places inside every head; recurrent units; whole groups of grouped convolutions.
     """
 
     name: str
@@ -117,11 +117,16 @@ class _Finder:
         )
 
     def _kind(self, layer: str, units: Ids) -> Kind:
-        if self._solution.heads.issuperset(units.tolist()):
+        marks, members = self._solution.marks, set(units.tolist())
+        heads = marks.get("heads", frozenset())
+        if heads.issuperset(members):
             return "heads"
+        for row in self._solution.compounds.tolist():
+            if not members.isdisjoint(row) and not heads.isdisjoint(row):
+                return "places"
         owner = dict(self._module.named_modules()).get(layer)
         if isinstance(owner, nn.modules.conv._ConvNd):
-            return "channels"
+            return "groups" if marks.get("groups", frozenset()).issuperset(members) else "channels"
         return "recurrent" if isinstance(owner, nn.RNNBase) else "units"
 
     def irregular(self, members: Mapping[str, Ids], axes: Axes) -> dict[str, str]:

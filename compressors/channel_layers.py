@@ -43,15 +43,12 @@ def layer_layout(tracker: Tracker, node: fx.Node) -> Tracked:
 def _connect(tracker: Tracker, node: fx.Node, name: str, ids: Ids, dim: int) -> Layout:
     """Joins the input's ids along `dim` with a layer's own, protects them if there are none; what else is tracked."""
     source = node.args[0]
-    layout = tracker.layout(source)
-    found = layout.axes.get(dim)
-    if found is not None and len(found) == len(ids):
+    found = tracker.ids(source, dim)
+    if found is not None:
         tracker.join(found, ids)
     else:
         tracker.protect(ids, f"{name} reads a tensor whose channels are fixed")
-        if found is not None:
-            tracker.protect(found, f"{name} reads channels merged with the batch")
-    return layout.without(dim)
+    return tracker.layout(source).without(dim)
 
 
 def _fix(tracker: Tracker, layout: Layout, dims: range, reason: str) -> Layout:
@@ -90,7 +87,12 @@ def _add_convolution(tracker: Tracker, name: str, layer: Any) -> None:
     if layer.bias is not None:
         tracker.axes[f"{name}.bias"] = {0: outputs}
     depthwise = count > 1 and count == layer.in_channels
-    tracker.layers[name] = LayerChannels(outputs, inputs, reads, groups, produces=True, depthwise=depthwise)
+    if not depthwise:
+        tracker.marks.append(("groups", groups))
+    rows, columns = (1, 0) if transposed and not depthwise else (0, None if depthwise else 1)
+    tracker.layers[name] = LayerChannels(
+        outputs, inputs, reads, groups, produces=True, depthwise=depthwise, weights=((f"{name}.weight", rows, columns),)
+    )
 
 
 def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Tracked:
@@ -99,7 +101,7 @@ def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Tra
         tracker.axes[f"{name}.weight"] = {0: outputs, 1: inputs}
         if layer.bias is not None:
             tracker.axes[f"{name}.bias"] = {0: outputs}
-        tracker.layers[name] = LayerChannels(outputs, inputs, produces=True)
+        tracker.layers[name] = LayerChannels(outputs, inputs, produces=True, weights=((f"{name}.weight", 0, 1),))
     channels = tracker.layers[name]
     shape = tracker.shape(node.args[0])
     assert shape is not None
@@ -112,7 +114,7 @@ def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding) 
     if name not in tracker.layers:
         outputs = tracker.fresh(layer.embedding_dim)
         tracker.axes[f"{name}.weight"] = {1: outputs}
-        tracker.layers[name] = LayerChannels(outputs, produces=True)
+        tracker.layers[name] = LayerChannels(outputs, produces=True, weights=((f"{name}.weight", 1, None),))
     tracker.protect_value(node.args[0], f"{name} reads it as ids")
     shape = tracker.shape(node.args[0])
     assert shape is not None
@@ -157,14 +159,16 @@ def _layer_norm(tracker: Tracker, node: fx.Node, name: str, layer: Any) -> Track
     last = len(shape) - 1
     if len(layer.normalized_shape) > 1:
         return _fix(tracker, layout, range(len(shape) - len(layer.normalized_shape), len(shape)), f"{name} mixes them")
-    padded = last in layout.axes and pad_to_length(tracker, node, node.args[0], last, last)
-    ids = layout.axes[last] if padded else tracker.fresh(shape[last])
-    if not padded:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    ids = pad_to_length(tracker, node, source, last, last)
+    if ids is None:
+        ids = tracker.fresh(shape[last])
         tracker.protect(ids, f"{name} reads a tensor whose channels are fixed")
     for attribute in ("weight", "bias"):
         if getattr(layer, attribute, None) is not None:
             tracker.join(tracker.reordered.setdefault(f"{name}.{attribute}", ids), ids)
-    return layout if padded else layout.without(last)
+    return layout
 
 
 def _pool(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Tracked:

@@ -25,27 +25,18 @@ def contract(tracker: Tracker, node: fx.Node, operands: Sequence[tuple[fx.Node, 
 
     A letter of two operands and the result is a batch dimension, along which heads of attention lie.
     """
-    met: dict[str, list[Ids | None]] = {}
+    met: dict[str, list[tuple[fx.Node, int]]] = {}
     for source, letters in operands:
-        layout, shape = tracker.layout(source), tracker.shapes[source]
         for dim, letter in enumerate(letters):
-            if shape[dim] > 1:
-                ids = layout.axes.get(dim)
-                met.setdefault(letter, []).append(ids if ids is None or len(ids) == shape[dim] else None)
-                if ids is not None and len(ids) < shape[dim]:
-                    tracker.protect(ids, f"{node.name}: multiplies channels merged with the batch")
+            if tracker.shapes[source][dim] > 1:
+                met.setdefault(letter, []).append((source, dim))
     joined: dict[str, Ids] = {}
-    for letter, found in met.items():
-        known = [ids for ids in found if ids is not None]
-        if len(known) < len(found):
-            for ids in known:
-                tracker.protect(ids, f"{node.name}: multiplied with a tensor whose channels are fixed")
-        elif known:
-            joined[letter] = known[0]
-            for ids in known[1:]:
-                tracker.join(known[0], ids)
-            if len(known) > 1 and letter in result:
-                tracker.heads.append(known[0])
+    for letter, places in met.items():
+        ids = tracker.meet(places, f"{node.name}: multiplied with a tensor whose channels are fixed")
+        if ids is not None:
+            joined[letter] = ids
+            if len(places) > 1 and letter in result:
+                tracker.marks.append(("heads", ids))
     for source, letters in operands:
         name = tracker.parameter(source)
         if name is not None:
@@ -86,18 +77,16 @@ def _matrix_layer(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     layout = contract(tracker, node, [(source, batch + "Y"), (matrix, matrix_batch + letters)], batch + "Z")
     if bias is None:
         return layout
-    from_end = {dim - rank: ids for dim, ids in layout.axes.items()}
-    shape, own = tracker.shapes[bias], tracker.layout(bias).axes
-    for dim in range(-len(shape), 0):
-        ours, theirs = from_end.get(dim), own.get(dim + len(shape))
-        if shape[dim] == 1 or (ours is None and theirs is None):
-            continue
+    own = tracker.layout(bias)
+    for dim, size in enumerate(tracker.shapes[bias]):
+        target = dim + rank - len(tracker.shapes[bias])
+        ours, theirs = layout.axes.get(target), tracker.ids(bias, dim)
         if ours is not None and theirs is not None:
-            tracker.join(ours, theirs)
-        else:
-            ids = ours if ours is not None else theirs
-            assert ids is not None
-            tracker.protect(ids, f"{node.name}: added to a tensor whose channels are fixed")
+            tracker.join(np.tile(ours, size // len(ours)), theirs)
+        elif ours is not None and size > 1:
+            tracker.protect(ours, f"{node.name}: added to a tensor whose channels are fixed")
+        elif theirs is not None:
+            tracker.protect(own.axes[dim], f"{node.name}: added to a tensor whose channels are fixed")
     return layout
 
 
@@ -164,7 +153,7 @@ def _grouped_attention(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked
     first, *others = (ids for ids in heads if ids is not None)
     for ids in others:
         tracker.join(first, np.repeat(ids, groups))
-    tracker.heads.append(first)
+    tracker.marks.append(("heads", first))
     tracker.join(*(ids for ids in widths if ids is not None))
     _keep_scale(tracker, node, a)
     axes = {rank - 3: first}

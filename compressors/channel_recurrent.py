@@ -30,12 +30,11 @@ def recurrent(tracker: Tracker, node: fx.Node, name: str, layer: Any) -> Tracked
     for dim, ids in layout.axes.items():
         if dim < len(shape) - 1:
             tracker.protect(ids, f"{name} runs over them")
-    found = layout.axes.get(len(shape) - 1)
-    if found is not None and len(found) == len(channels.inputs):
+    found = tracker.ids(source, len(shape) - 1)
+    if found is not None:
         tracker.join(found, channels.inputs)
     else:
         tracker.protect(channels.inputs, f"{name} reads a tensor whose channels are fixed")
-        tracker.protect_value(source, f"{name} reads channels merged with the batch")
     hidden, cells = channels.outputs, _cells(tracker, name, layer)
     given = states[0] if states else None
     kinds = [hidden, cells] if layer.mode == "LSTM" else [hidden]
@@ -64,7 +63,8 @@ def _add(tracker: Tracker, name: str, layer: Any) -> None:
                 tracker.axes[f"{name}.bias_hh_{suffix}"] = {0: stacked}
             if layer.proj_size:
                 tracker.axes[f"{name}.weight_hr_{suffix}"] = {0: hidden, 1: cells}
-    tracker.layers[name] = LayerChannels(hidden, inputs, produces=True)
+    weights = tuple((key, 0, 1) for key in tracker.axes if key.startswith(f"{name}.weight_"))
+    tracker.layers[name] = LayerChannels(hidden, inputs, produces=True, weights=weights)
 
 
 def _cells(tracker: Tracker, name: str, layer: Any) -> Ids:
@@ -73,12 +73,10 @@ def _cells(tracker: Tracker, name: str, layer: Any) -> Ids:
 
 def _connect_state(tracker: Tracker, name: str, state: fx.Node, ids: Ids) -> None:
     layout, shape = tracker.layout(state), tracker.shapes[state]
-    found = layout.axes.get(len(shape) - 1)
-    if found is not None and len(found) == len(ids):
+    found = tracker.ids(state, len(shape) - 1)
+    if found is not None:
         tracker.join(found, ids)
     else:
         tracker.protect(ids, f"{name} starts from states that are fixed")
     for dim in layout.axes.keys() - {len(shape) - 1}:
         tracker.protect(layout.axes[dim], f"{name} has one state per layer")
-
-

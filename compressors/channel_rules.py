@@ -19,6 +19,7 @@ from compressors.channel_tracking import NOTHING, Ids, Layout, Literal, Padding,
 from compressors.channel_views import VIEWS
 
 RULES = RuleTable()
+FIXED = "combined with a tensor whose channels are fixed"
 
 
 def function_layout(tracker: Tracker, node: fx.Node) -> Tracked:
@@ -43,7 +44,7 @@ def _same(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     return tracker.layout(node.args[0])
 
 
-@RULES("expand_as")
+@RULES("expand_as", "where")
 def _pointwise(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     """Broadcasting aligns the last dimensions; whatever meets at one position of the result is one channel."""
     rank = len(tracker.shapes[node])
@@ -55,23 +56,11 @@ def _pointwise(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
             shape = tracker.shapes[source]
             own = dim - rank + len(shape)
             if own >= 0 and (shape[own] > 1 or tracker.shapes[node][dim] == 1):
-                met.append(tracker.layout(source).axes.get(own))
-        ids = meet(tracker, node, met)
+                met.append((source, own))
+        ids = tracker.meet(met, f"{node.name}: {FIXED}")
         if ids is not None:
             axes[dim] = ids
     return Layout(axes)
-
-
-def meet(tracker: Tracker, node: fx.Node, met: list[Ids | None]) -> Ids | None:
-    """Ids of a dimension where several tensors meet: joined, or protected if one of them is not tracked."""
-    known = [ids for ids in met if ids is not None]
-    if len(known) == len(met) and len({len(ids) for ids in known}) == 1:
-        for ids in known[1:]:
-            tracker.join(known[0], ids)
-        return known[0]
-    for ids in known:
-        tracker.protect(ids, f"{node.name}: combined with a tensor whose channels are fixed")
-    return None
 
 
 @RULES("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
@@ -88,7 +77,7 @@ def _filled(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
 @RULES("prelu", "_prelu_kernel", "instance_norm")
 def _per_channel(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     """Slopes, and norms whose statistics are each channel's own: stored tensors of one value per channel follow."""
-    source, *others = node.args
+    source, *others = (one for one in node.args if isinstance(one, fx.Node))
     layout = tracker.layout(source)
     if "eps" in a:
         for dim in [dim for dim in layout.axes if dim > 1]:
@@ -97,7 +86,7 @@ def _per_channel(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     for other in others:
         shape = tracker.shape(other)
         if shape is not None and math.prod(shape) > 1:
-            meet(tracker, node, [layout.axes.get(1), tracker.layout(other).axes.get(0)])
+            tracker.meet([(source, 1), (other, 0)], f"{node.name}: {FIXED}")
     return layout
 
 
@@ -147,37 +136,44 @@ def _reduced(tracker: Tracker, node: fx.Node, a: Arguments, *, padded: bool) -> 
     rank = len(tracker.shapes[a["self"]])
     reduced = {dim % rank for dim in (a["dim"] or range(rank))}
     for dim in sorted(reduced & layout.axes.keys()):
-        if padded and not pad_to_length(tracker, node, a["self"], dim, None):
-            return NOTHING
+        if padded:
+            pad_to_length(tracker, node, a["self"], dim, None)
     kept = [dim for dim in range(rank) if dim not in reduced]
     if a["keepdim"]:
         return layout.moved({dim: dim for dim in kept})
     return layout.moved({dim: new for new, dim in enumerate(kept)})
 
 
-def pad_to_length(tracker: Tracker, node: fx.Node, source: fx.Node, dim: int, result_dim: int | None) -> bool:
-    """Has `node` run on zeros in place of removed positions along `dim`; protects them and returns False if it cannot.
+def pad_to_length(tracker: Tracker, node: fx.Node, source: fx.Node, dim: int, result_dim: int | None) -> Ids | None:
+    """Has `node` run on zeros in place of removed positions along `dim`; their ids, None if that is not tracked.
 
     Only for calls to which the order along `dim` means nothing.
     """
-    ids = tracker.layout(source).axes[dim]
-    if len(ids) != tracker.shapes[source][dim]:
-        tracker.protect(ids, f"{node.name}: mixes channels merged with the batch")
-        return False
-    tracker.paddings.setdefault(node, []).append(Padding(len(tracker.shapes[source]), dim, ids, result_dim))
-    return True
+    ids = tracker.ids(source, dim)
+    if ids is not None:
+        tracker.paddings.setdefault(node, []).append(Padding(len(tracker.shapes[source]), dim, ids, result_dim))
+    return ids
 
 
 @RULES("layer_norm", "native_layer_norm", "rms_norm")
 def _norm(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     """A norm that stayed a function; one that is a layer has its rule in `channel_layers`."""
-    layout, rank = tracker.layout(a["input"]), len(tracker.shapes[a["input"]])
-    if not any(dim >= rank - len(a["normalized_shape"]) for dim in layout.axes):
-        result: Tracked = layout
-        if operator_name(node) == "native_layer_norm":
-            result = [layout, NOTHING, NOTHING]
-        return result
-    return protect_all(tracker, node, "normalises over the channels")
+    source = a["input"]
+    layout, last = tracker.layout(source), len(tracker.shapes[source]) - 1
+    count = len(a["normalized_shape"])
+    if any(dim > last - count for dim in layout.axes):
+        vectors = [a[name] for name in ("weight", "bias") if a.get(name) is not None]
+        simple = count == 1 and operator_name(node) != "native_layer_norm"
+        if not simple or not all(vector.op == "get_attr" and len(vector.users) == 1 for vector in vectors):
+            return protect_all(tracker, node, "normalises over the channels")
+        ids = pad_to_length(tracker, node, source, last, last)
+        assert ids is not None
+        for vector in vectors:
+            name = str(vector.target)
+            tracker.layouts[vector] = NOTHING
+            tracker.axes.pop(name)
+            tracker.reordered[name] = ids
+    return [layout, NOTHING, NOTHING] if operator_name(node) == "native_layer_norm" else layout
 
 
 @RULES("softmax.int", "_softmax", "log_softmax.int", "_log_softmax", "_safe_softmax", "cumsum")
@@ -195,7 +191,7 @@ def _along_a_dimension(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked
     "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_nearest_exact2d",
 )  # fmt: skip
 def _spatial(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
-    source = node.args[0]
+    source = a["self"] if "self" in a else a["input"]
     layout, results = tracker.layout(source), tracker.shapes[node]
     for dim in [dim for dim in layout.axes if dim > 1 or len(tracker.shapes[source]) < 3]:
         tracker.protect(layout.axes[dim], f"{node.name}: resamples along them")

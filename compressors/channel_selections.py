@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import fx
 
@@ -11,6 +13,7 @@ from compressors.channel_tracking import Gather, Ids, Layout, Literal, Pieces, T
 from compressors.module_tree import get_tensor
 
 SELECTIONS = RuleTable()
+FIXED = "a tensor whose channels are fixed"
 _LAST = 2**62
 
 
@@ -21,26 +24,23 @@ def _cat(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     sources = [source for source in a["tensors"] if len(tracker.shapes[source]) == rank]
     axes: dict[int, Ids] = {}
     for dim in range(rank):
-        met = [tracker.layout(source).axes.get(dim) for source in sources]
-        known = [ids for ids in met if ids is not None]
-        if not known:
-            continue
         if dim != joined:
-            if len(known) == len(met):
-                for ids in known[1:]:
-                    tracker.join(known[0], ids)
-                axes[dim] = known[0]
-            else:
-                for ids in known:
-                    tracker.protect(ids, f"{node.name}: joined with a tensor whose channels are fixed")
-            continue
-        sizes = [tracker.shapes[source][dim] for source in sources]
-        if any(ids is not None and len(ids) != size for ids, size in zip(met, sizes, strict=True)):
-            return protect_all(tracker, node, "joins channels merged with the batch")
-        axes[dim] = np.concatenate(
-            [_fixed(tracker, n, node) if ids is None else ids for ids, n in zip(met, sizes, strict=True)]
-        )
+            ids = tracker.meet([(source, dim) for source in sources], f"{node.name}: joined with {FIXED}")
+        else:
+            ids = _concatenated(tracker, node, sources, dim)
+        if ids is not None:
+            axes[dim] = ids
     return Layout(axes)
+
+
+def _concatenated(tracker: Tracker, node: fx.Node, sources: Sequence[fx.Node], dim: int) -> Ids | None:
+    parts = [tracker.ids(source, dim) for source in sources]
+    if all(ids is None for ids in parts):
+        return None
+    sizes = [tracker.shapes[source][dim] for source in sources]
+    return np.concatenate(
+        [_fixed(tracker, size, node) if ids is None else ids for ids, size in zip(parts, sizes, strict=True)]
+    )
 
 
 def _fixed(tracker: Tracker, count: int, node: fx.Node) -> Ids:
@@ -55,15 +55,9 @@ def _stack(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     new = a["dim"] % rank
     axes: dict[int, Ids] = {}
     for dim in range(rank - 1):
-        met = [tracker.layout(source).axes.get(dim) for source in a["tensors"]]
-        known = [ids for ids in met if ids is not None]
-        if len(known) < len(met):
-            for ids in known:
-                tracker.protect(ids, f"{node.name}: stacked on a tensor whose channels are fixed")
-        elif known:
-            for ids in known[1:]:
-                tracker.join(known[0], ids)
-            axes[dim + (dim >= new)] = known[0]
+        ids = tracker.meet([(source, dim) for source in a["tensors"]], f"{node.name}: stacked on {FIXED}")
+        if ids is not None:
+            axes[dim + (dim >= new)] = ids
     return Layout(axes)
 
 
@@ -72,12 +66,10 @@ def _split(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     layout = tracker.layout(a["self"])
     shapes = tracker.shapes[node]
     dim = a["dim"] % len(shapes[0])
-    if dim not in layout.axes:
+    ids = tracker.ids(a["self"], dim)
+    if ids is None:
         return [layout for _ in shapes]
-    ends = np.cumsum([shape[dim] for shape in shapes])
-    if ends[-1] != len(layout.axes[dim]):
-        return protect_all(tracker, node, "splits channels merged with the batch")
-    parts = tuple(np.split(layout.axes[dim], ends[:-1]))
+    parts = tuple(np.split(ids, np.cumsum([shape[dim] for shape in shapes])[:-1]))
     tracker.pieces[node] = Pieces(dim, parts)
     return [Layout({**layout.axes, dim: part}) for part in parts]
 
@@ -86,25 +78,25 @@ def _split(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
 def _slice(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     layout = tracker.layout(a["self"])
     dim = a["dim"] % len(tracker.shapes[node])
-    ids = layout.axes.get(dim)
+    ids = tracker.ids(a["self"], dim)
     if ids is None:
         return layout
     start, end = (0 if a["start"] is None else a["start"]), (_LAST if a["end"] is None else a["end"])
-    whole = len(ids) == tracker.shapes[a["self"]][dim]
-    if not whole or not all(isinstance(number, int) for number in (start, end, a["step"])):
+    if not all(isinstance(number, int) for number in (start, end, a["step"])):
         return protect_all(tracker, node, "takes a computed range of channels")
     taken = np.arange(len(ids))[start : end : a["step"]]
     if len(taken) == len(ids):
         return layout
     if a["step"] != 1:
-        return _taken(tracker, node, a["self"], layout, dim, taken)
+        return _taken(tracker, node, a["self"], dim, taken)
     first, last, _ = slice(start, end).indices(len(ids))
     tracker.literals[node] = [Literal("start", None, ids[:first]), Literal("end", None, ids[:last])]
     return Layout({**layout.axes, dim: ids[taken]})
 
 
-def _taken(tracker: Tracker, node: fx.Node, source: fx.Node, layout: Layout, dim: int, positions: Ids) -> Layout:
-    ids = layout.axes[dim]
+def _taken(tracker: Tracker, node: fx.Node, source: fx.Node, dim: int, positions: Ids) -> Layout:
+    layout, ids = tracker.layout(source), tracker.ids(source, dim)
+    assert ids is not None
     tracker.gathers[node] = Gather(source.name, dim, ids, positions)
     return Layout({**layout.axes, dim: ids[positions]})
 
@@ -117,12 +109,11 @@ def _turn(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     turned = [dim for dim in dims if dim in layout.axes]
     if not turned:
         return layout
-    ids = layout.axes[turned[0]]
-    if len(dims) > 1 or len(ids) != tracker.shapes[node][turned[0]]:
+    if len(dims) > 1:
         return protect_all(tracker, node, "turns channels and others")
-    order = np.arange(len(ids))
+    order = np.arange(tracker.shapes[node][turned[0]])
     positions = np.roll(order, a["shifts"][0]) if "shifts" in a else order[::-1]
-    return _taken(tracker, node, a["self"], layout, turned[0], positions)
+    return _taken(tracker, node, a["self"], turned[0], positions)
 
 
 @SELECTIONS("index_select")
@@ -133,9 +124,9 @@ def _index_select(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
         return layout
     index = a["index"]
     stored = get_tensor(tracker.module, str(index.target)) if index.op == "get_attr" else None
-    if stored is None or len(layout.axes[dim]) != tracker.shapes[a["self"]][dim]:
+    if stored is None:
         return protect_all(tracker, node, "takes computed channels")
-    return _taken(tracker, node, a["self"], layout, dim, stored.cpu().numpy())
+    return _taken(tracker, node, a["self"], dim, stored.cpu().numpy())
 
 
 @SELECTIONS("select.int")
@@ -143,9 +134,9 @@ def _select(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     """The one position that is taken stays; those before it may go."""
     layout, shape = tracker.layout(a["self"]), tracker.shapes[a["self"]]
     dim = a["dim"] % len(shape)
-    ids, index = layout.axes.get(dim), a["index"]
+    ids, index = tracker.ids(a["self"], dim), a["index"]
     if ids is not None:
-        if not isinstance(index, int) or len(ids) != shape[dim]:
+        if not isinstance(index, int):
             return protect_all(tracker, node, "picks one channel")
         index %= len(ids)
         tracker.protect(ids[index : index + 1], f"{node.name}: picks it")
@@ -172,17 +163,18 @@ def _pad(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     layout = tracker.layout(a["self"])
     pads, rank = a["pad"], len(tracker.shapes[node])
     axes = dict(layout.axes)
-    for dim, ids in layout.axes.items():
+    for dim in layout.axes:
         position = 2 * (rank - 1 - dim)
         front, back = pads[position : position + 2] if position + 1 < len(pads) else (0, 0)
         if (front, back) == (0, 0):
             continue
-        whole = len(ids) == tracker.shapes[a["self"]][dim]
         known = all(isinstance(count, int) and count >= 0 for count in (front, back))
-        if a.get("mode", "constant") != "constant" or not known or not whole:
+        if a.get("mode", "constant") != "constant" or not known:
             return protect_all(tracker, node, "pads channels with other channels or crops them")
         before, after = tracker.fresh(front), tracker.fresh(back)
         literals = [Literal("pad", position, before), Literal("pad", position + 1, after)]
         tracker.literals.setdefault(node, []).extend(literals)
+        ids = tracker.ids(a["self"], dim)
+        assert ids is not None
         axes[dim] = np.concatenate([before, ids, after])
     return Layout(axes)

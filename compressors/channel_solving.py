@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +19,14 @@ class Solution:
     """numbers: per id its number. Numbers below `units` are units; the others are compounds, which live while all
     units of their row in `compounds` (compounds, factors) do. A row repeats a unit where it has fewer factors.
 
-    reasons: why a unit must stay, per such unit. heads: units along which attention runs in parallel.
+    reasons: why a unit must stay, per such unit. marks: units by what is known of them, see `Tracker`.
     """
 
     numbers: Ids
     units: int
     compounds: NDArray[np.int64]
     reasons: dict[int, str]
-    heads: frozenset[int]
+    marks: dict[str, frozenset[int]]
 
 
 def solve(tracker: Tracker) -> Solution:
@@ -38,7 +37,7 @@ def solve(tracker: Tracker) -> Solution:
     axis of each may lose anything.
     """
     if tracker.count == 0:
-        return Solution(np.empty(0, dtype=np.int64), 0, np.empty((0, 1), dtype=np.int64), {}, frozenset())
+        return Solution(np.empty(0, dtype=np.int64), 0, np.empty((0, 1), dtype=np.int64), {}, {})
     solver = _Solver(tracker)
     while solver.step():
         pass
@@ -152,18 +151,18 @@ class _Solver:
         for label, key in resolved.items():
             compounds[number[label] - units] = number[[*key, *[key[-1]] * (width - len(key))]]
         reasons = {int(number[label]): reason for label, reason in self._fixed.items() if label not in resolved}
-        heads = self._units(resolved, number, (ids for ids in self._tracker.heads))
-        return Solution(number[self._labels], units, compounds, reasons, heads)
+        marks: dict[str, frozenset[int]] = {}
+        for mark, ids in self._tracker.marks:
+            labels_of = np.unique(self._labels[ids])
+            marked = number[labels_of[~is_compound[labels_of]]].tolist()
+            marks[mark] = marks.get(mark, frozenset()).union(marked)
+        return Solution(number[self._labels], units, compounds, reasons, marks)
 
     def _resolve(self, label: int) -> Key:
         """Factors that are no compounds themselves, in the order of the grid."""
         if label not in self._keys:
             return (label,)
         return tuple(dict.fromkeys(one for factor in self._keys[label] for one in self._resolve(factor)))
-
-    def _units(self, resolved: dict[int, Key], number: Ids, vectors: Iterable[Ids]) -> frozenset[int]:
-        labels = {int(label) for ids in vectors for label in self._labels[ids]}
-        return frozenset(int(number[label]) for label in labels if label not in resolved)
 
 
 def _times(shape: Shape) -> str:

@@ -134,6 +134,7 @@ class LayerChannels:
     reads: inputs that each output reads, where those are not all: positions inside a group of a grouped convolution.
     groups: one id per group of such a convolution. depthwise: every output reads a single input. produces: outputs
     exist because of this layer. group_width: of normalisation groups, channels that stay together; 0 otherwise.
+    weights: names of its matrices, with the axes that outputs and inputs lie along (None: along no axis).
     """
 
     outputs: Ids
@@ -143,6 +144,7 @@ class LayerChannels:
     produces: bool = False
     depthwise: bool = False
     group_width: int = 0
+    weights: tuple[tuple[str, int | None, int | None], ...] = ()
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Tracker:
 
     axes: per stored tensor, ids along its sliced dimensions. reordered: per stored vector, ids of its entries, which
     are not removed but moved behind the kept ones. compounds: per compound id, its factors and the size of the grid.
-    heads: ids along which attention runs in parallel.
+    marks: ids by what is known of them: 'heads' that attention runs along, 'groups' of grouped convolutions.
     """
 
     module: fx.GraphModule
@@ -168,7 +170,7 @@ class Tracker:
     reasons: list[tuple[Ids, str]] = field(default_factory=list)
     edges: list[tuple[Ids, Ids]] = field(default_factory=list)
     compounds: dict[int, tuple[tuple[int, ...], Shape]] = field(default_factory=dict)
-    heads: list[Ids] = field(default_factory=list)
+    marks: list[tuple[str, Ids]] = field(default_factory=list)
     count: int = 0
     _known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
@@ -220,6 +222,26 @@ class Tracker:
         value = self._unfolded(node) if isinstance(node, fx.Node) else None
         return value if isinstance(value, Layout) else NOTHING
 
+    def ids(self, node: Any, dim: int) -> Ids | None:
+        """Ids of every position along `dim`, None if that is not tracked."""
+        ids = self.layout(node).axes.get(dim)
+        return None if ids is None else np.tile(ids, self.shapes[node][dim] // len(ids))
+
+    def meet(self, operands: Sequence[tuple[fx.Node, int]], reason: str) -> Ids | None:
+        """Ids of a dimension where dimensions of several tensors meet: joined, or protected if one is not tracked."""
+        found = [self.layout(source).axes.get(dim) for source, dim in operands]
+        known = [ids for ids in found if ids is not None]
+        if len(known) < len(found):
+            for ids in known:
+                self.protect(ids, reason)
+            return None
+        if len({len(ids) for ids in known}) > 1:
+            whole = (self.ids(source, dim) for source, dim in operands)
+            known = [ids for ids in whole if ids is not None]
+        for ids in known[1:]:
+            self.join(known[0], ids)
+        return known[0] if known else None
+
     def folded(self, node: Any) -> Layout:
         """The same for calls that only move a split tensor about: its box stays as it is."""
         value = self.layouts.get(node) if isinstance(node, fx.Node) else None
@@ -234,9 +256,9 @@ class Tracker:
         fold = value.fold
         self.activate(fold.box)
         axes = dict(value.axes)
-        for dim, ids in zip(fold.dims, fold.box.factors, strict=True):
-            if ids is not None:
-                axes[dim] = ids
+        for dim, factor in zip(fold.dims, fold.box.factors, strict=True):
+            if factor is not None:
+                axes[dim] = factor
         self.layouts[node] = Layout(axes)
         return self.layouts[node]
 
@@ -262,7 +284,10 @@ class Tracker:
 
     def produce(self, name: str, outputs: Ids, inputs: Ids | None = None) -> None:
         """Declares a stored tensor that a function reads as its weight: a layer without a module."""
-        self.layers.setdefault(name, LayerChannels(outputs, inputs, produces=True))
+        if name not in self.layers:
+            where = {id(ids): axis for axis, ids in self.axes[name].items()}
+            weights = ((name, where.get(id(outputs)), where.get(id(inputs))),)
+            self.layers[name] = LayerChannels(outputs, inputs, produces=True, weights=weights)
 
     def parameter(self, node: Any) -> str | None:
         """Name of the trained tensor of two dimensions or more that a node reads."""

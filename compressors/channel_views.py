@@ -16,7 +16,7 @@ from torch import fx
 
 from compressors.aten_modules import Arguments
 from compressors.channel_rule_table import RuleTable, protect_all
-from compressors.channel_tracking import NOTHING, Box, Fold, Gather, Ids, Layout, Literal, Shape, Tracked, Tracker
+from compressors.channel_tracking import Box, Fold, Gather, Ids, Layout, Literal, Shape, Tracked, Tracker
 
 VIEWS = RuleTable()
 
@@ -99,11 +99,12 @@ def _regroup(
     outer *= before[dims[0]] // len(layout.axes[dims[0]])
     sizes = [before[dim] for dim in dims]
     sizes[0] = len(layout.axes[dims[0]])
-    tracked = [dim for dim in dims if dim in layout.axes]
-    if any(len(layout.axes[dim]) != before[dim] for dim in tracked[1:]):
-        return None
+    factors = [layout.axes[dims[0]]]
+    factors += [
+        np.tile(found, before[dim] // len(found)) for dim in dims[1:] if (found := layout.axes.get(dim)) is not None
+    ]
     compact = [size if dim in layout.axes else 1 for dim, size in zip(dims, sizes, strict=True)]
-    ids = np.broadcast_to(tracker.compose(*(layout.axes[dim] for dim in tracked)).reshape(compact), sizes)
+    ids = np.broadcast_to(tracker.compose(*factors).reshape(compact), sizes)
     new = list(segment.after)
     while outer > 1 and outer % after[new[0]] == 0:
         outer //= after[new.pop(0)]

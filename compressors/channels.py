@@ -198,8 +198,8 @@ def _graph(tracker: Tracker, solution: Solution) -> ChannelGraph:
 
 
 def _numbered(layer: LayerChannels, numbers: Units) -> LayerChannels:
-    found = {name: getattr(layer, name) for name in ("outputs", "inputs", "reads", "groups")}
-    return replace(layer, **{name: None if ids is None else numbers[ids] for name, ids in found.items()})
+    inputs, reads, groups = (None if ids is None else numbers[ids] for ids in (layer.inputs, layer.reads, layer.groups))
+    return replace(layer, outputs=numbers[layer.outputs], inputs=inputs, reads=reads, groups=groups)
 
 
 __all__ = ["ChannelGraph", "ChannelGroup", "analyse"]

@@ -1,12 +1,14 @@
 """Scores of a group's units, and which units stay for a given count.
 
-A unit's score is the sum over all coupled layers of the norm of its filters there, each layer divided by its own mean,
-so that layers of different scale count alike.
+Norms read weights only: a unit's score is the sum over all coupled layers of the norm of its filters there, each layer
+divided by its own mean, so that layers of different scale count alike. Criteria that need data stand in
+`data_importance`.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -20,36 +22,54 @@ from compressors.recipes.structured_pruning import Importance
 
 Scores = NDArray[np.float64]
 
+_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
 
 def unit_scores(
     module: fx.GraphModule, graph: ChannelGraph, group: str, importance: Importance = "l2", seed: int = 0
 ) -> Scores:
     """Scores (size,) of the units of `group`; larger is more important. Deterministic for a seed.
 
-    batch_norm falls back to l2 for a group that no batch norm scales.
+    batch_norm falls back to l2 for a group that no batch norm scales; so do criteria that need data.
     """
-    members = graph.members[group]
+    size = len(graph.members[group])
     if importance == "random":
-        return np.random.default_rng((seed, zlib.crc32(group.encode()))).random(len(members))
+        return np.random.default_rng((seed, zlib.crc32(group.encode()))).random(size)
+    places = graph.places(group)
     if importance == "batch_norm":
-        scales = [_magnitudes(module, name, 0, "l1") for name in _norm_weights(module, graph)]
-        scores = _coupled(members, graph, scales)
+        scales = [(graph.axes[name][0], magnitudes(module, name, 0, 1)) for name in _norm_weights(module, graph)]
+        scores = coupled(places, size, scales)
         if scores is not None:
             return scores
-    order: Importance = "l1" if importance == "l1" else "l2"
+    order = 1 if importance == "l1" else 2
     filters = [
-        _magnitudes(module, f"{layer}.weight", axis, order)
-        for layer in graph.group(group).layers
-        for axis in _output_axes(graph, layer)
+        (graph.axes[name][axis], magnitudes(module, name, axis, order)) for name, axis in producing_axes(graph, group)
     ]
-    scores = _coupled(members, graph, filters)
-    return np.ones(len(members)) if scores is None else scores
+    scores = coupled(places, size, filters)
+    return np.ones(size) if scores is None else scores
 
 
 def keep_units(scores: Scores, count: int) -> Ids:
     """Indices of the `count` highest scores in their original order; the earlier unit wins a tie."""
     best = np.argsort(-scores, kind="stable")[:count]
     return np.sort(best).astype(np.int64)
+
+
+def producing_axes(graph: ChannelGraph, group: str) -> list[tuple[str, int]]:
+    """Weights that make the group's channels, with the axis that those lie along."""
+    layers = graph.group(group).layers
+    return [(name, rows) for layer in layers for name, rows, _ in graph.layers[layer].weights if rows is not None]
+
+
+def reading_axes(graph: ChannelGraph, group: str) -> list[tuple[str, int]]:
+    """Weights that read the group's channels, with the axis that those lie along."""
+    places = graph.places(group)
+    weights = [weight for layer in graph.layers.values() for weight in layer.weights]
+    return [
+        (name, columns)
+        for name, _, columns in weights
+        if columns is not None and (places[graph.axes[name][columns]] >= 0).any()
+    ]
 
 
 def _norm_weights(module: fx.GraphModule, graph: ChannelGraph) -> list[str]:
@@ -61,35 +81,25 @@ def _norm_weights(module: fx.GraphModule, graph: ChannelGraph) -> list[str]:
     ]
 
 
-_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
-
-
-def _output_axes(graph: ChannelGraph, layer: str) -> list[int]:
-    """The axis of a layer's weight that its outputs lie along."""
-    outputs = graph.layers[layer].outputs
-    axes = graph.axes.get(f"{layer}.weight", {})
-    if graph.layers[layer].depthwise:
-        return list(axes)
-    return [axis for axis, units in axes.items() if set(units.tolist()) <= set(outputs.tolist())][:1]
-
-
-def _magnitudes(module: fx.GraphModule, name: str, axis: int, order: Importance) -> tuple[str, int, Scores]:
+def magnitudes(module: fx.GraphModule, name: str, axis: int, order: int) -> Scores:
+    """Norm of every slice of a stored tensor along `axis`."""
     tensor = get_tensor(module, name)
     assert tensor is not None
-    rows = tensor.detach().movedim(axis, 0).flatten(1) if tensor.dim() > 1 else tensor.detach()[:, None]
-    norms = torch.linalg.vector_norm(rows, ord=1 if order == "l1" else 2, dim=1)
-    return name, axis, norms.to(torch.float64).numpy()
+    rows = tensor.detach().movedim(axis, 0).reshape(tensor.shape[axis], -1)
+    norms = torch.linalg.vector_norm(rows, ord=order, dim=1)
+    return np.asarray(norms.to(torch.float64).cpu().numpy())
 
 
-def _coupled(members: Ids, graph: ChannelGraph, layers: list[tuple[str, int, Scores]]) -> Scores | None:
-    """Sum over layers of the units' magnitudes there, each layer scaled to mean 1; None if no layer has any."""
-    total, found = np.zeros(len(members)), False
-    for name, axis, magnitudes in layers:
-        where = position[graph.axes[name][axis]]
-        inside = where >= 0
-        if not inside.any():
-            continue
-        found = True
-        scores = np.bincount(where[inside], weights=magnitudes[inside], minlength=len(members))
-        total += scores / max(scores.mean(), 1e-12)
-    return total if found else None
+def per_unit(places: Ids, size: int, numbers: Ids, values: Scores) -> Scores | None:
+    """Sum of `values` (one per entry of `numbers`) over the positions of each unit; None if there are none."""
+    where = places[numbers]
+    inside = where >= 0
+    if not inside.any():
+        return None
+    return np.bincount(where[inside], weights=values[inside], minlength=size).astype(np.float64)
+
+
+def coupled(places: Ids, size: int, tensors: Iterable[tuple[Ids, Scores]]) -> Scores | None:
+    """Sum over tensors of the units' values there, each tensor scaled to mean 1; None if no tensor has any."""
+    found = [scores for numbers, values in tensors if (scores := per_unit(places, size, numbers, values)) is not None]
+    return sum((scores / max(scores.mean(), 1e-12) for scores in found), np.zeros(size)) if found else None

@@ -5,45 +5,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from compressors.errors import InvalidRecipe
 
 Keep = Mapping[str, int]
 
+GRID = " * "
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """One layer with weights.
+    """One layer with weights, or one weight of a layer that has several (a recurrent one).
 
     kind: class of the layer; 'Parameter' for a raw one. kernel: weight values per pair of input and output channel
     (per output channel for depthwise layers and norms; 0 without weights). positions: places per sample at which the
-    kernel is applied, summed over calls; 0 for norms and embeddings, whose MACs are not counted.
-    out_fixed, in_fixed: channels that always stay. out_groups, in_groups: channels per unit kept of a group.
-    depthwise: every output reads one input; norms and raw parameters too. groups: of a grouped convolution.
-    shares_weight: the weight is another layer's, counted there.
+    kernel is applied, summed over calls; 0 for norms and embeddings, whose MACs are not counted. position_groups: the
+    places that a linear layer along another dimension finds per unit kept of a group.
+    out_fixed, in_fixed: channels that always stay. out_groups, in_groups: channels per unit kept of a group; for a
+    grid of two groups or more (heads and places in each head), the key is their names with ' * ' between them and the
+    value is per pair of units. The inputs are those that each output reads: of one group in a grouped convolution.
+    depthwise: every output reads one input; norms and raw vectors too. shares_weight: the weight is another layer's,
+    counted there.
     """
 
     name: str
     kind: str
     kernel: int
     positions: int
+    position_groups: Mapping[str, int] = field(default_factory=dict)
     out_fixed: int
     out_groups: Mapping[str, int] = field(default_factory=dict)
     in_fixed: int = 1
     in_groups: Mapping[str, int] = field(default_factory=dict)
     depthwise: bool = False
-    groups: int = 1
     bias: bool = False
     shares_weight: bool = False
 
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Names of the groups that the layer's size depends on."""
+        return frozenset(
+            name for key in (*self.out_groups, *self.in_groups, *self.position_groups) for name in key.split(GRID)
+        )
+
     def out_channels(self, keep: Keep) -> int:
         """keep: units kept of every group of the model."""
-        return self.out_fixed + sum(per_unit * keep[group] for group, per_unit in self.out_groups.items())
+        return self.out_fixed + _count(self.out_groups, keep)
 
     def in_channels(self, keep: Keep) -> int:
-        return self.in_fixed + sum(per_unit * keep[group] for group, per_unit in self.in_groups.items())
+        return self.in_fixed + _count(self.in_groups, keep)
 
     def parameters(self, keep: Keep) -> int:
         """Trained values of the layer."""
@@ -52,11 +66,14 @@ class LayerShape:
 
     def macs(self, keep: Keep) -> int:
         """Multiply-accumulates per sample."""
-        return self.positions * self._weight(keep)
+        return (self.positions + _count(self.position_groups, keep)) * self._weight(keep)
 
     def _weight(self, keep: Keep) -> int:
-        per_output = 1 if self.depthwise else self.in_channels(keep) // self.groups
-        return self.kernel * per_output * self.out_channels(keep)
+        return self.kernel * (1 if self.depthwise else self.in_channels(keep)) * self.out_channels(keep)
+
+
+def _count(groups: Mapping[str, int], keep: Keep) -> int:
+    return sum(count * math.prod(keep[name] for name in key.split(GRID)) for key, count in groups.items())
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def masked_forward(
 ) -> Any:
     """Output of `module` with the removed units' positions zeroed on every tensor that carries them.
 
-    The batch may be of any size. removed: per group, indices of units. A model pruned of the same units must give the same output in evaluation mode.
+    The batch may be of any size. removed: per group, indices of units. A model pruned of the same units must give the
+    same output in evaluation mode.
     """
     return _Masked(module, graph, graph.kept(removed)).run(*inputs)

@@ -92,14 +92,16 @@ def _write_literals(new_graph: fx.Graph, node: fx.Node, literals: tuple[Literal,
         else:
             values[literal.index] = literal.times * count
         arguments[literal.name] = values
-    for position, argument in enumerate(node.target._schema.arguments):
+    assert isinstance(node.target, torch._ops.OpOverload)
+    schema = node.target._schema.arguments
+    for position, argument in enumerate(schema):
         if argument.name not in changed:
             continue
         if argument.kwarg_only:
             node.update_kwarg(argument.name, arguments[argument.name])
             continue
         # A slice without an end is written with all arguments before the changed one.
-        missing = node.target._schema.arguments[len(node.args) : position + 1]
+        missing = schema[len(node.args) : position + 1]
         node.args = (*node.args, *(arguments[one.name] for one in missing))
         node.kwargs = {key: value for key, value in node.kwargs.items() if key not in {one.name for one in missing}}
         node.update_arg(position, arguments[argument.name])

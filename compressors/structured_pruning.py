@@ -154,7 +154,8 @@ def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
     elif isinstance(layer, nn.GroupNorm):
         layer.num_channels, layer.num_groups = outputs, outputs // channels.group_width
     elif isinstance(layer, nn.RNNBase):
-        layer.input_size, layer.hidden_size = layer.weight_ih_l0.shape[1], layer.weight_hh_l0.shape[0] // GATES[layer.mode]
+        rows, layer.input_size = layer.get_parameter("weight_ih_l0").shape
+        layer.hidden_size = rows // GATES[layer.mode]
         layer.proj_size = outputs if layer.proj_size else 0
     else:
         layer.num_features = outputs

@@ -85,10 +85,6 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return float(coefficients[0]), float(coefficients[1])
 
 
-def _groups_of(shape: LayerShape) -> set[str]:
-    return set(shape.out_groups) | set(shape.in_groups)
-
-
 class ShapeCosts:
     """Work and parameters of a model's layers, relative to the uncompressed model, under any channel counts.
 
@@ -100,11 +96,10 @@ class ShapeCosts:
         self._aligned = aligned
         self.sizes = dict(sizes)
         self.layers_of: dict[str, tuple[int, ...]] = {
-            name: tuple(i for i, s in enumerate(shapes) if name in s.out_groups or name in s.in_groups)
-            for name in sizes
+            name: tuple(i for i, s in enumerate(shapes) if name in s.groups) for name in sizes
         }
         self.neighbours: dict[str, frozenset[str]] = {
-            name: frozenset({name}.union(*(_groups_of(shapes[i]) for i in layers)))
+            name: frozenset({name}.union(*(shapes[i].groups for i in layers)))
             for name, layers in self.layers_of.items()
         }
         full = [layer_cost(s, sizes, aligned=aligned) for s in shapes]

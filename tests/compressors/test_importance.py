@@ -56,6 +56,13 @@ def test_batch_norm_falls_back_to_l2_without_one() -> None:
 def test_a_unit_over_several_positions_sums_them() -> None:
     model, inputs = to_modules(exported("resnext")), example_inputs("resnext")
     norms = torch.linalg.vector_norm(model.get_parameter("reduce.0.weight").detach().flatten(1), ord=1, dim=1)
-    expected = norms.reshape(3, 4).sum(0)
-    scores = unit_scores(model, analyse(model, inputs), "reduce.0", "l1")
-    np.testing.assert_allclose(scores, (expected / expected.mean()).numpy(), rtol=1e-5)
+    by_group = norms.reshape(3, 4)
+    graph = analyse(model, inputs)
+    # 'reduce.0' are the groups of the grouped convolution, which also makes them: 'reduce.0#2' the places in each.
+    places = by_group.sum(0) / by_group.sum(0).mean()
+    np.testing.assert_allclose(unit_scores(model, graph, "reduce.0#2", "l1"), places.numpy(), rtol=1e-5)
+    later = torch.linalg.vector_norm(model.get_parameter("grouped.0.weight").detach().flatten(1), ord=1, dim=1)
+    sums = [by_group.sum(1), later.reshape(3, 4).sum(1)]
+    expected = sum(total / total.mean() for total in sums)
+    assert isinstance(expected, torch.Tensor)
+    np.testing.assert_allclose(unit_scores(model, graph, "reduce.0", "l1"), expected.numpy(), rtol=1e-5)

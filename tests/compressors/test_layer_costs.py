@@ -36,14 +36,16 @@ def test_sides_parameters_and_macs() -> None:
     assert HEAD.parameters(keep) == 10 * 20
 
 
-def test_groups_divide_the_inputs_and_shared_weights_count_once() -> None:
-    grouped = LayerShape(
-        name="g", kind="Conv2d", kernel=9, positions=4, out_fixed=0, out_groups={"a": 2}, in_fixed=0,
-        in_groups={"b": 2}, groups=2, shares_weight=True,
+def test_grids_multiply_and_shared_weights_count_once() -> None:
+    heads = LayerShape(
+        name="q", kind="Linear", kernel=1, positions=4, out_fixed=1, out_groups={"heads * places": 3, "a": 2},
+        in_fixed=0, in_groups={"b": 2}, position_groups={"c": 5}, shares_weight=True,
     )  # fmt: skip
-    keep = {"a": 3, "b": 5}
-    assert grouped.macs(keep) == 4 * 9 * 6 * 5
-    assert grouped.parameters(keep) == 0
+    keep = {"heads": 2, "places": 7, "a": 3, "b": 5, "c": 2}
+    assert heads.groups == keep.keys()
+    assert heads.out_channels(keep) == 1 + 3 * 2 * 7 + 2 * 3
+    assert heads.macs(keep) == (4 + 5 * 2) * 2 * 5 * heads.out_channels(keep)
+    assert heads.parameters(keep) == 0
 
 
 def test_totals_fill_in_groups_that_keep_everything() -> None:
