@@ -18,8 +18,11 @@ def build_artifact(model: fx.GraphModule, example_inputs: Sequence[Tensor]) -> o
     """What `model` and its state say, as ONNX. Raises UnsupportedModel for operators that cannot be exported."""
     state = state_of(model)
     exported = export_onnx(model, example_inputs)
-    if state.activations is not None:
-        ranges = state.activations.ranges
-        ranges = placeholder_ranges(exported) if ranges is None else ranges
-        exported = quantize_onnx(exported, state.activations.config, ranges)
-    return store_encoded(exported, state.encodings)
+    if state.activations is None:
+        return store_encoded(exported, state.encodings)
+    ranges = state.activations.ranges
+    ranges = placeholder_ranges(exported) if ranges is None else ranges
+    quantized = quantize_onnx(exported, state.activations.config, ranges, state.encodings)
+    floats = {tensor.name for tensor in quantized.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    replaced = {tensor.name for tensor in exported.graph.initializer} - floats
+    return store_encoded(quantized, {name: e for name, e in state.encodings.items() if name not in replaced})

@@ -8,51 +8,31 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from compressors.activation_bits import activation_bits, range_roots
 from compressors.errors import InvalidData
+from compressors.observers import BINS, entropy_range, histogram_of, least_squares_range, percentile_range
 from compressors.onnx_emission import Array
 from compressors.onnx_graph import GraphView
 from compressors.onnx_runtime import OnnxRuntime
-from compressors.quantized_graph import LEVELS, clip_bounds
-from compressors.recipes.quantization import Observer
+from compressors.recipe import Quantization
 
 Ranges = Mapping[str, tuple[float, float]]
 
-BINS = 2048
-PERCENTILE = 99.99
-# Fractions of the full range that the mse observer tries; below 0.3 clipping always loses on real activations.
-_SHRINKING = np.linspace(0.3, 1.0, 71)
-_MOVES = frozenset(
-    [
-        "MaxPool",
-        "Reshape",
-        "Flatten",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Split",
-        "Expand",
-        "Identity",
-        "Pad",
-        "Slice",
-    ]
-)
-
 
 def collect_ranges(
-    model: onnx.ModelProto, inputs: Iterable[Sequence[Array]], observer: Observer, threads: int = 1
+    model: onnx.ModelProto, inputs: Iterable[Sequence[Array]], config: Quantization, threads: int = 1
 ) -> dict[str, tuple[float, float]]:
     """(low, high) of every activation that quantisation may need, over all of `inputs`.
 
     inputs: batches, one array per model input; memory is bounded by the activations of one batch.
-    observer: min_max keeps everything; percentile cuts 0.01 % at either end; mse takes the clipping with the least
-    expected squared error of rounding to 256 levels. The last two read histograms of 2048 bins from a second pass.
+    config: its observer and bit widths decide. All observers but min_max read histograms from a second pass.
     Raises InvalidData if there are no inputs or an activation is not finite.
     """
     batches = list(inputs)
     if not batches:
         raise InvalidData("no calibration inputs; give at least one batch")
     view = GraphView(model)
-    roots = _roots(view)
+    roots = range_roots(view)
     observed = sorted(set(roots.values()) - set(view.inputs))
     session = OnnxRuntime().load_model(_with_outputs(model, observed), threads)
     positions = {name: index for index, name in enumerate(view.inputs)}
@@ -71,14 +51,27 @@ def collect_ranges(
             known = extremes.get(name, (low, high))
             extremes[name] = (min(low, known[0]), max(high, known[1]))
     ranges = extremes
-    if observer != "min_max":
+    if config.observer != "min_max":
         histograms = {name: np.zeros(BINS, dtype=np.int64) for name in extremes}
         for batch in batches:
             for name, content in values(batch):
-                histograms[name] += _histogram(content, *extremes[name])
-        choose = _percentile if observer == "percentile" else _least_squares
-        ranges = {name: choose(histograms[name], *extremes[name]) for name in extremes}
+                histograms[name] += histogram_of(content, *extremes[name])
+        bits = activation_bits(view, config)
+        ranges = {
+            name: _clipped(histograms[name], *extremes[name], config, 2 ** bits.get(name, config.activation_bits) - 1)
+            for name in extremes
+        }
     return {name: ranges[root] for name, root in roots.items()}
+
+
+def _clipped(histogram: Array, low: float, high: float, config: Quantization, levels: int) -> tuple[float, float]:
+    match config.observer:
+        case "percentile":
+            return percentile_range(histogram, low, high, config.percentile)
+        case "entropy":
+            return entropy_range(histogram, low, high, levels)
+        case _:
+            return least_squares_range(histogram, low, high, levels)
 
 
 def placeholder_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
@@ -89,26 +82,6 @@ def placeholder_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]
     """
     activations = GraphView(model).activations()
     return {name: (-1000.0 - index, 1000.0 + index) for index, name in enumerate(activations)}
-
-
-def _roots(view: GraphView) -> dict[str, str]:
-    """For every activation the one whose range it takes: operators that only move numbers pass their source's on, and
-    what only a Relu or Clip reads is never stored."""
-    roots: dict[str, str] = {}
-    for name in view.activations():
-        producer = view.producer(name)
-        source = str(producer.input[0]) if producer is not None and producer.op_type in _MOVES else ""
-        activation = view.only_consumer(name)
-        if source in roots and not _pads_with_number(view, producer):
-            roots[name] = roots[source]
-        elif activation is None or clip_bounds(view, activation) is None:
-            roots[name] = name
-    return roots
-
-
-def _pads_with_number(view: GraphView, node: onnx.NodeProto | None) -> bool:
-    """A Pad with a number other than 0 widens the range."""
-    return node is not None and node.op_type == "Pad" and len(node.input) > 2 and bool(node.input[2])
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -123,40 +96,3 @@ def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPro
             observed.graph.node.append(helper.make_node("Identity", [name], [output]))
         observed.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
     return observed
-
-
-def _histogram(content: Array, low: float, high: float) -> Array:
-    """Counts of `content` in BINS equal bins over low..high."""
-    if high <= low:
-        counts = np.zeros(BINS, dtype=np.int64)
-        counts[0] = content.size
-        return counts
-    positions = (content.reshape(-1) - np.float32(low)) * np.float32(BINS / (high - low))
-    bins = np.minimum(positions.astype(np.int32), BINS - 1)
-    filled: Array = np.bincount(bins, minlength=BINS)
-    return filled
-
-
-def _percentile(histogram: Array, low: float, high: float) -> tuple[float, float]:
-    """The range without the outer (100 - PERCENTILE) percent at either end, to the width of a bin."""
-    total = histogram.sum()
-    beyond = total * (1 - PERCENTILE / 100)
-    width = (high - low) / BINS
-    cumulated = np.cumsum(histogram)
-    first = int(np.searchsorted(cumulated, beyond, side="right"))
-    last = int(np.searchsorted(cumulated, total - beyond, side="left"))
-    return low + first * width, low + (last + 1) * width
-
-
-def _least_squares(histogram: Array, low: float, high: float) -> tuple[float, float]:
-    """The shrunk range (both ends by one factor, towards 0) with the least squared error of clipping and rounding."""
-    centres = low + (np.arange(BINS) + 0.5) * ((high - low) / BINS)
-    best, best_error = (low, high), np.inf
-    for factor in _SHRINKING:
-        bottom, top = min(low, 0.0) * factor, max(high, 0.0) * factor
-        step = max(top - bottom, 1e-12) / LEVELS
-        stored = bottom + np.round((np.clip(centres, bottom, top) - bottom) / step) * step
-        error = float((histogram * (centres - stored) ** 2).sum())
-        if error < best_error:
-            best, best_error = (float(bottom), float(top)), error
-    return best

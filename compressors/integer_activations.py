@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from compressors.integer_layers import quantize_weights
+from compressors.integer_weights import nearest_weights
 from compressors.onnx_emission import MICROSOFT
 from compressors.onnx_graph import attributes
 from compressors.quantized_graph import LEVELS, Quantized, QuantizedGraph
@@ -32,7 +32,7 @@ def hard_swish(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     source = graph.integer(name)
     result = graph.fused_output(node)
     inputs = [source.name, *graph.parameters(source), gate.name, *graph.parameters(gate), *graph.parameters(result)]
-    graph.add_node("QLinearMul", inputs, result.name, MICROSOFT)
+    graph.add_integer("QLinearMul", inputs, result, MICROSOFT)
     return True
 
 
@@ -43,12 +43,12 @@ def _gate(graph: QuantizedGraph, name: str, slope: float, offset: float, output:
         return None
     source = graph.integer(name)
     weights = np.full((shape[1], *[1] * (len(shape) - 1)), slope)
-    stored = quantize_weights(weights, np.full(shape[1], offset), source.scale, axis=0)
-    result = Quantized(output, float(np.float32(1 / LEVELS)), 0)
-    inputs = [source.name, *graph.parameters(source), graph.emission.constant(stored.content)]
+    stored, bias = nearest_weights(weights).with_bias(np.full(shape[1], offset), source.scale)
+    result = Quantized(output, float(np.float32(1 / LEVELS)), 0, LEVELS)
+    inputs = [source.name, *graph.parameters(source), graph.emission.constant(stored.codes)]
     inputs += [graph.scale(stored.scales), graph.emission.constant(np.array(0, dtype=np.int8))]
     inputs += graph.parameters(result)
-    if stored.bias is not None:
-        inputs.append(graph.emission.constant(stored.bias))
+    if bias is not None:
+        inputs.append(graph.emission.constant(bias))
     graph.add_node("QLinearConv", inputs, result.name, group=shape[1])
     return result

@@ -1,47 +1,22 @@
-"""Integer forms of convolution, matrix product and batch norm: int8 weights per output channel, int32 biases."""
+"""Integer forms of convolution, matrix product and batch norm: int8 weights, int32 biases."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 
 from compressors.channel_alignment import CHANNEL_STEP
+from compressors.integer_weights import LayerWeights, emit_weights, layer_weights, nearest_weights
 from compressors.onnx_emission import MICROSOFT, Array
 from compressors.onnx_graph import attributes
-from compressors.quantized_graph import Quantized, QuantizedGraph, affine
+from compressors.quantized_graph import Quantized, QuantizedGraph
 
-WEIGHT_LIMIT = 127
-_BIAS_LIMIT = 2.0**30
 # ONNX Runtime's symmetric convolution kernels want input channels in fours; one of 3 channels takes the general kernel,
 # which is 2.3 times slower (32x32 -> 16 channels: 28 against 12 us). Below this many positions the padding costs more.
 _WORTHWHILE_POSITIONS = 256
-
-
-@dataclass(frozen=True)
-class Weights:
-    """content: int8, scales: one per output channel, bias: int32 in units of input scale * scales, None if all zero."""
-
-    content: Array
-    scales: Array
-    bias: Array | None
-
-
-def quantize_weights(weights: Array, bias: Array, input_scale: float, axis: int) -> Weights:
-    """Symmetric per channel along `axis`, full range -127..127.
-
-    A channel whose weights are tiny next to its bias gets a larger scale, so that its bias fits into int32.
-    """
-    others = tuple(i for i in range(weights.ndim) if i != axis)
-    limits = np.abs(weights.astype(np.float64)).max(axis=others)
-    scales = np.maximum(limits / WEIGHT_LIMIT, np.abs(bias) / (input_scale * _BIAS_LIMIT))
-    scales = np.maximum(scales, 1e-12).astype(np.float32)
-    shaped = scales.reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
-    content = np.clip(np.round(weights / shaped), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    stored = np.round(bias.astype(np.float64) / (input_scale * scales.astype(np.float64))).astype(np.int32)
-    return Weights(content, scales, stored if bias.any() else None)
 
 
 def convolution(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
@@ -55,11 +30,11 @@ def convolution(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     if source.offset is not None:
         spatial = tuple(range(2, weights.ndim))
         real_bias = real_bias + weights.sum(axis=spatial).astype(np.float64) @ source.offset
+    stored = layer_weights(graph, str(node.input[1]), axis=0)
     if source.channels is not None:
-        extra = source.channels - weights.shape[1]
-        weights = np.pad(weights, [(0, 0), (0, extra), *[(0, 0)] * (weights.ndim - 2)])
-    stored = quantize_weights(weights, real_bias, source.scale, axis=0)
-    _write_convolution(graph, node, source, stored, str(node.input[1]), bias_name, attributes(node))
+        stored = stored.padded((weights.shape[0], source.channels, *weights.shape[2:]))
+    stored, integer_bias = stored.with_bias(real_bias, source.scale)
+    _write_convolution(graph, node, source, stored, integer_bias, str(node.input[1]), bias_name, attributes(node))
     return True
 
 
@@ -73,8 +48,8 @@ def batch_norm(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     gain = gain / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
     source = graph.integer(str(node.input[0]))
     weights = gain.reshape(-1, *[1] * (len(shape) - 1))
-    stored = quantize_weights(weights, shift - mean * gain, source.scale, axis=0)
-    _write_convolution(graph, node, source, stored, str(node.input[1]), str(node.input[2]), {"group": len(gain)})
+    stored, bias = nearest_weights(weights).with_bias(shift - mean * gain, source.scale)
+    _write_convolution(graph, node, source, stored, bias, str(node.input[1]), str(node.input[2]), {"group": len(gain)})
     return True
 
 
@@ -82,7 +57,8 @@ def _write_convolution(
     graph: QuantizedGraph,
     node: onnx.NodeProto,
     source: Quantized,
-    stored: Weights,
+    stored: LayerWeights,
+    bias: Array | None,
     weight_name: str,
     bias_name: str,
     settings: dict[str, Any],
@@ -92,14 +68,15 @@ def _write_convolution(
     inputs = [
         source.name,
         *graph.parameters(source),
-        emission.named(weight_name, stored.content),
+        emit_weights(graph, weight_name, stored),
         graph.scale(stored.scales),
-        emission.constant(np.array(0, dtype=np.int8)),
+        # A single zero point of 0 is what the fast symmetric kernels look for.
+        emission.constant(stored.zero_points if stored.zero_points.any() else np.array(0, dtype=np.int8)),
         *graph.parameters(result),
     ]
-    if stored.bias is not None:
-        inputs.append(emission.named(bias_name, stored.bias) if bias_name else emission.constant(stored.bias))
-    graph.add_node("QLinearConv", inputs, result.name, **settings)
+    if bias is not None:
+        inputs.append(emission.named(bias_name, bias) if bias_name else emission.constant(bias))
+    graph.add_integer("QLinearConv", inputs, result, **settings)
 
 
 def gemm(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
@@ -115,21 +92,22 @@ def gemm(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     columns = weights.shape[axis]
     real_bias = np.zeros(columns) if bias is None else np.broadcast_to(bias, (columns,)) * settings.get("beta", 1.0)
     source = graph.integer(str(node.input[0]))
-    stored = quantize_weights(weights * settings.get("alpha", 1.0), real_bias, source.scale, axis=axis)
+    stored = layer_weights(graph, str(node.input[1]), axis).scaled(settings.get("alpha", 1.0))
+    stored, integer_bias = stored.with_bias(real_bias, source.scale)
     emission = graph.emission
     inputs = [
         source.name,
         *graph.parameters(source),
-        emission.named(str(node.input[1]), stored.content),
+        emit_weights(graph, str(node.input[1]), stored),
         graph.scale(stored.scales),
-        emission.constant(np.zeros(columns, dtype=np.int8)),
-        emission.named(bias_name, stored.bias) if stored.bias is not None else "",
+        emission.constant(stored.zero_points),
+        emission.named(bias_name, integer_bias) if integer_bias is not None else "",
     ]
     name = str(node.output[0])
     extra = {"transB": 1} if transposed else {}
     if wants_integer(graph, name):
         result = graph.fused_output(node)
-        graph.add_node("QGemm", [*inputs, *graph.parameters(result)], result.name, MICROSOFT, **extra)
+        graph.add_integer("QGemm", [*inputs, *graph.parameters(result)], result, MICROSOFT, **extra)
     else:
         while not inputs[-1]:
             inputs.pop()
@@ -156,15 +134,15 @@ def matmul(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
             graph.absorbed.add(id(addition))
             name, bias = str(addition.output[0]), graph.emission.named(other, content)
     source = graph.integer(str(node.input[0]))
-    stored = quantize_weights(weights, np.zeros(weights.shape[1]), source.scale, axis=1)
+    stored = layer_weights(graph, str(node.input[1]), axis=1)
     emission = graph.emission
     inputs = [
         source.name,
-        emission.named(str(node.input[1]), stored.content),
+        emit_weights(graph, str(node.input[1]), stored),
         graph.scale(source.scale),
         graph.scale(stored.scales),
         graph.zero_point(source.zero_point),
-        emission.constant(np.zeros(len(stored.scales), dtype=np.int8)),
+        emission.constant(stored.zero_points),
         *([bias] if bias else []),
     ]
     graph.add_node("MatMulIntegerToFloat", inputs, name, MICROSOFT)
@@ -205,7 +183,7 @@ def _convolution_input(graph: QuantizedGraph, name: str) -> Quantized:
         padded = graph.emission.new_name()
         pads = graph.emission.ints([0, 0, 0, 0, 0, missing, 0, 0])
         graph.add_node("Pad", [result.name, pads, graph.zero_point(result.zero_point)], padded)
-        result = Quantized(padded, result.scale, result.zero_point, result.offset, shape[1] + missing)
+        result = replace(result, name=padded, channels=shape[1] + missing)
     graph.set_integer(name, result)
     return result
 
@@ -224,15 +202,15 @@ def _normalizing_quantize(graph: QuantizedGraph, name: str, channels: int) -> Qu
     if chain is None:
         return None
     origin, gain, shift = chain
-    scale, zero_point = affine(*graph.range_of(name))
+    scale, zero_point, levels = graph.grid(name, *graph.range_of(name))
     steps = np.round(shift / scale)
     zero_points = zero_point + steps
     if (gain <= 0).any() or (zero_points < 0).any() or (zero_points > 255).any():
         return None
-    result = Quantized(graph.emission.new_name(), scale, zero_point, shift - steps * scale)
+    result = Quantized(graph.emission.new_name(), scale, zero_point, levels, shift - steps * scale)
     scales = graph.scale(scale / gain)
     points = graph.emission.constant(zero_points.astype(np.uint8))
-    graph.add_node("QuantizeLinear", [graph.real(origin), scales, points], result.name, axis=1)
+    graph.add_integer("QuantizeLinear", [graph.real(origin), scales, points], result, axis=1)
     return result
 
 

@@ -11,8 +11,8 @@ import onnx
 from compressors.integer_activations import hard_sigmoid, hard_swish
 from compressors.integer_layers import batch_norm, convolution, gemm, matmul
 from compressors.onnx_emission import MICROSOFT
-from compressors.onnx_graph import attributes
-from compressors.quantized_graph import LEVELS, Quantized, QuantizedGraph, clip_bounds
+from compressors.onnx_graph import attributes, clip_bounds
+from compressors.quantized_graph import Quantized, QuantizedGraph
 
 Rewrite = Callable[[QuantizedGraph, onnx.NodeProto], bool]
 # A shortcut's weight matrix is bytes in the file: worth 2 us of latency up to this many.
@@ -45,7 +45,7 @@ def pad(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
         return False
     source = graph.integer(name)
     level = round((0.0 if fill is None else float(fill)) / source.scale) + source.zero_point
-    if not 0 <= level <= LEVELS:
+    if not 0 <= level <= source.levels:
         return False
     result = replace(source, name=graph.output_name(str(node.output[0])))
     graph.set_integer(str(node.output[0]), result)
@@ -127,7 +127,7 @@ def join(op: str) -> Rewrite:
             side = graph.integer(name)
             inputs += [side.name, *graph.parameters(side)]
         result = graph.fused_output(node)
-        graph.add_node(op, [*inputs, *graph.parameters(result)], result.name, MICROSOFT)
+        graph.add_integer(op, [*inputs, *graph.parameters(result)], result, MICROSOFT)
         return True
 
     return rewrite
@@ -143,7 +143,7 @@ def concatenate(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     if not any(graph.is_integer(name) for name in sides) or not all(_is_activation(graph, s) for s in sides):
         return False
     parts = [graph.integer(name) for name in sides]
-    if len({(part.scale, part.zero_point) for part in parts}) == 1:
+    if len({(part.scale, part.zero_point, part.levels) for part in parts}) == 1:
         name = str(node.output[0])
         moved = replace(parts[0], name=graph.output_name(name))
         graph.set_integer(name, moved)
@@ -153,7 +153,7 @@ def concatenate(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     inputs = graph.parameters(result)
     for part in parts:
         inputs += [part.name, *graph.parameters(part)]
-    graph.add_node("QLinearConcat", inputs, result.name, MICROSOFT, **attributes(node))
+    graph.add_integer("QLinearConcat", inputs, result, MICROSOFT, **attributes(node))
     return True
 
 
@@ -169,7 +169,7 @@ def unary(op: str) -> Rewrite:
         settings = attributes(node)
         if op == "QLinearGlobalAveragePool":
             settings["channels_last"] = 0
-        graph.add_node(op, inputs, result.name, MICROSOFT, **settings)
+        graph.add_integer(op, inputs, result, MICROSOFT, **settings)
         return True
 
     return rewrite
@@ -184,7 +184,7 @@ def cut(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
         return False
     source = graph.integer(name)
     levels = [_level(source, bound) for bound in bounds]
-    if levels == [0, LEVELS]:
+    if levels == [0, source.levels]:
         graph.set_integer(str(node.output[0]), source)
         return True
     result = replace(source, name=graph.output_name(str(node.output[0])))
@@ -194,7 +194,7 @@ def cut(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _level(source: Quantized, bound: float) -> int:
-    return int(np.clip(np.round(np.clip(bound / source.scale, -1e6, 1e6)) + source.zero_point, 0, LEVELS))
+    return int(np.clip(np.round(np.clip(bound / source.scale, -1e6, 1e6)) + source.zero_point, 0, source.levels))
 
 
 def shape_of(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:

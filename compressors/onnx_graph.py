@@ -100,6 +100,22 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
+def clip_bounds(view: GraphView, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """Where a Relu or a Clip with constant bounds cuts; None for any other node."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    bounds = [float("-inf"), float("inf")]
+    for index, name in enumerate(node.input[1:]):
+        content = view.constant(name) if name else None
+        if name and content is None:
+            return None
+        if content is not None:
+            bounds[index] = float(content)
+    return bounds[0], bounds[1]
+
+
 def needed_nodes(nodes: Iterable[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
     """The nodes that `outputs` depend on, in their order."""
     needed, kept = set(outputs), []

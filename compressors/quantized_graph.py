@@ -1,7 +1,8 @@
 """An ONNX graph under conversion to integers: which values exist as uint8, which as float32, and the bridges between.
 
-A real number r is stored as q = round(r / scale) + zero_point, clipped to 0..255 (Jacob et al. 2018, arXiv:1712.05877,
-eq. 1). Values are bridged by QuantizeLinear and DequantizeLinear only where a reader needs the other form.
+A real number r is stored as q = round(r / scale) + zero_point, clipped to 0..levels (Jacob et al. 2018,
+arXiv:1712.05877, eq. 1). At 8 bits levels is 255, where uint8 ends by itself; fewer bits are uint8 too, with a Clip
+behind the operator. Values are bridged by QuantizeLinear and DequantizeLinear only where a reader needs the other form.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compressors.activation_bits import activation_bits
+from compressors.encodings.encoding import Encoding
 from compressors.onnx_emission import Array, Emission
-from compressors.onnx_graph import GraphView, attributes
+from compressors.onnx_graph import GraphView, attributes, clip_bounds, needed_nodes
+from compressors.recipe import Quantization
 
 LEVELS = 255
 _SMALLEST_RANGE = 1e-6
@@ -24,6 +28,7 @@ _SMALLEST_RANGE = 1e-6
 class Quantized:
     """A uint8 tensor of the graph.
 
+    levels: the largest integer, 2^bits - 1.
     offset: per channel (axis 1), what must be added to scale * (q - zero_point) to get the real number; None: nothing.
     channels: size of axis 1 if it was padded for the kernel's sake, None: as in the float graph.
     """
@@ -31,28 +36,45 @@ class Quantized:
     name: str
     scale: float
     zero_point: int
+    levels: int = LEVELS
     offset: Array | None = None
     channels: int | None = None
 
 
-def affine(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of uint8 for low..high, widened to hold 0, which padding must hit exactly."""
+def affine(low: float, high: float, levels: int = LEVELS) -> tuple[float, int]:
+    """Scale and zero point of 0..levels for low..high, widened to hold 0, which padding must hit exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max(high - low, _SMALLEST_RANGE) / LEVELS))
-    return scale, int(np.clip(round(-low / scale), 0, LEVELS))
+    scale = float(np.float32(max(high - low, _SMALLEST_RANGE) / levels))
+    return scale, int(np.clip(round(-low / scale), 0, levels))
+
+
+def symmetric(low: float, high: float, levels: int = LEVELS) -> tuple[float, int]:
+    """Scale and zero point with 0 in the middle of the levels, or at 0 if nothing is negative."""
+    if low >= 0:
+        return affine(0.0, high, levels)
+    middle = (levels + 1) // 2
+    reach = max(-low, high, _SMALLEST_RANGE)
+    return float(np.float32(reach / (middle - 1 if middle > 1 else 1))), middle
 
 
 class QuantizedGraph:
     """The integer graph being written, node by node, next to the float graph `view` that it replaces."""
 
     def __init__(
-        self, view: GraphView, ranges: Mapping[str, tuple[float, float]], float_layers: frozenset[str]
+        self,
+        view: GraphView,
+        config: Quantization,
+        ranges: Mapping[str, tuple[float, float]],
+        encodings: Mapping[str, Encoding] | None = None,
     ) -> None:
         self.view = view
+        self.config = config
+        self.encodings = encodings or {}
         self.emission = Emission()
         self.absorbed: set[int] = set()
+        self.packed: dict[tuple[str, bytes], str] = {}
         self._ranges = ranges
-        self._float_layers = float_layers
+        self._bits = activation_bits(view, config)
         self._integers: dict[str, Quantized] = {}
         self._floats: dict[str, str] = {}
         for name in view.inputs:
@@ -61,8 +83,14 @@ class QuantizedGraph:
             for name in (*node.input, *node.output):
                 self.emission.reserve(name)
 
+    def finished(self) -> onnx.ModelProto:
+        """The model made of what was written."""
+        graph = self.view.graph
+        nodes = needed_nodes(self.emission.nodes, self.view.outputs)
+        return self.emission.finish(nodes, list(graph.input), list(graph.output))
+
     def stays_float(self, node: onnx.NodeProto) -> bool:
-        return self.view.layer_name(node) in self._float_layers
+        return self.view.layer_name(node) in self.config.float_layers
 
     def is_integer(self, name: str) -> bool:
         return name in self._integers
@@ -98,6 +126,12 @@ class QuantizedGraph:
             raise ValueError(f"no activation range for {name!r}; calibrate this very model")
         return self._ranges[name]
 
+    def grid(self, name: str, low: float, high: float) -> tuple[float, int, int]:
+        """(scale, zero point, levels) of `name` for a range."""
+        levels = 2 ** self._bits.get(name, self.config.activation_bits) - 1
+        choose = symmetric if self.config.activation_scheme == "symmetric" else affine
+        return *choose(low, high, levels), levels
+
     def set_integer(self, name: str, quantized: Quantized) -> None:
         self._integers[name] = quantized
 
@@ -113,6 +147,14 @@ class QuantizedGraph:
         node = onnx.helper.make_node(op, list(inputs), [output], domain=domain, **extra)
         self.emission.nodes.append(node)
         return output
+
+    def add_integer(self, op: str, inputs: Sequence[str], result: Quantized, domain: str = "", **extra: Any) -> None:
+        """Adds the node that writes `result`, and a Clip where the integers of its type go beyond its levels."""
+        if result.levels == LEVELS:
+            self.add_node(op, inputs, result.name, domain, **extra)
+            return
+        saturated = self.add_node(op, inputs, self.emission.new_name(), domain, **extra)
+        self.add_node("Clip", [saturated, "", self.zero_point(result.levels)], result.name)
 
     def scale(self, number: float | Array) -> str:
         return self.emission.constant(np.asarray(number, dtype=np.float32))
@@ -139,8 +181,7 @@ class QuantizedGraph:
             low, high = max(low, bounds[0]), min(high, bounds[1])
         else:
             low, high = self.range_of(name)
-        scale, zero_point = affine(low, high)
-        result = Quantized(self.output_name(name), scale, zero_point)
+        result = Quantized(self.output_name(name), *self.grid(name, low, high))
         self._integers[name] = result
         return result
 
@@ -180,28 +221,11 @@ class QuantizedGraph:
         return self._floats[name]
 
     def _quantize(self, name: str) -> Quantized:
-        scale, zero_point = affine(*self.range_of(name))
-        result = Quantized(self.emission.new_name(), scale, zero_point)
-        self.add_node("QuantizeLinear", [self.real(name), *self.parameters(result)], result.name)
+        result = Quantized(self.emission.new_name(), *self.grid(name, *self.range_of(name)))
+        self.add_integer("QuantizeLinear", [self.real(name), *self.parameters(result)], result)
         return result
 
     def _integer_constant(self, content: Array) -> Quantized:
         scale, zero_point = affine(float(content.min()), float(content.max()))
         stored = np.clip(np.round(content / scale) + zero_point, 0, LEVELS).astype(np.uint8)
         return Quantized(self.emission.constant(stored), scale, zero_point)
-
-
-def clip_bounds(view: GraphView, node: onnx.NodeProto) -> tuple[float, float] | None:
-    """Where a Relu or a Clip with constant bounds cuts; None for any other node."""
-    if node.op_type == "Relu":
-        return 0.0, float("inf")
-    if node.op_type != "Clip":
-        return None
-    bounds = [float("-inf"), float("inf")]
-    for index, name in enumerate(node.input[1:]):
-        content = view.constant(name) if name else None
-        if name and content is None:
-            return None
-        if content is not None:
-            bounds[index] = float(content)
-    return bounds[0], bounds[1]

@@ -14,29 +14,45 @@ compute output channels in sixteens, at least 16: 8 cost twice as much as 16.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
+
 import onnx
 
 from compressors.calibration import Ranges
 from compressors.channel_alignment import align_channels
+from compressors.encodings.encoding import Encoding
 from compressors.errors import InvalidRecipe
 from compressors.integer_operators import REWRITES
-from compressors.onnx_graph import GraphView, needed_nodes
+from compressors.onnx_graph import GraphView
 from compressors.quantized_graph import QuantizedGraph
 from compressors.recipe import Quantization
 
+_INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")
 
-def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) -> onnx.ModelProto:
-    """Returns the int8 form of an exported float32 model; `model` is left untouched.
 
-    Weights: int8 symmetric per output channel. Activations: uint8 affine per tensor, a Relu or Clip behind an operator
-    folded into its range. Biases: int32, scale input * weight. The results of the last layers stay float32.
-    Channels between convolutions are padded to the kernels' steps (see `align_channels`).
+def quantize_onnx(
+    model: onnx.ModelProto, config: Quantization, ranges: Ranges, encodings: Mapping[str, Encoding] | None = None
+) -> onnx.ModelProto:
+    """Returns the integer form of an exported float32 model; `model` is left untouched.
+
+    Weights: the codes of their encoding, else the nearest ones, int8 to the kernel and packed into their bit width in
+    the file. Activations: uint8 per tensor, a Relu or Clip behind an operator folded into its range. Biases: int32,
+    scale input * weight. The results of the last layers stay float32. Channels between convolutions are padded to the
+    kernels' steps (see `align_channels`). Transposed convolutions, recurrent layers and products of two activations
+    have no integer kernel of this kind and stay float32.
     ranges: from `collect_ranges` (or `placeholder_ranges`, for cost only) on this very model.
-    Raises InvalidRecipe if config.float_layers names something that is not a layer of the model.
+    Raises InvalidRecipe for names that are no layers, and for encodings that integer kernels cannot work with.
     """
     check_layers(model, config)
-    view = GraphView(align_channels(model, config.float_layers))
-    graph = QuantizedGraph(view, ranges, frozenset(config.float_layers))
+    return write_integers(GraphView(align_channels(model, config.float_layers)), config, ranges, encodings).finished()
+
+
+def write_integers(
+    view: GraphView, config: Quantization, ranges: Ranges, encodings: Mapping[str, Encoding] | None = None
+) -> QuantizedGraph:
+    """The integer graph of `view`, with what it knows of each value."""
+    graph = QuantizedGraph(view, config, ranges, encodings)
     for node in view.nodes:
         if id(node) in graph.absorbed:
             continue
@@ -45,13 +61,40 @@ def quantize_onnx(model: onnx.ModelProto, config: Quantization, ranges: Ranges) 
             graph.copy_node(node)
     for name in view.outputs:
         graph.real(name)
-    nodes = needed_nodes(graph.emission.nodes, view.outputs)
-    return graph.emission.finish(nodes, list(model.graph.input), list(model.graph.output))
+    return graph
 
 
 def check_layers(model: onnx.ModelProto, config: Quantization) -> None:
-    """Raises InvalidRecipe if config.float_layers names something that is not a layer of an exported model."""
-    layers = GraphView(model).layer_names()
-    unknown = sorted(set(config.float_layers) - set(layers))
-    if unknown:
-        raise InvalidRecipe(f"quantization.float_layers: {unknown[0]!r} is no layer; layers are {list(layers)}")
+    """Raises InvalidRecipe if config names something that is not a layer of an exported model, or gives bit widths to
+    one that has no integer kernel."""
+    view = GraphView(model)
+    layers = view.layer_names()
+    check_names("quantization.float_layers", config.float_layers, layers)
+    check_names("quantization.layer_bits", config.layer_bits, layers)
+    integers = integer_layers(view, config)
+    for name in config.layer_bits:
+        if name not in integers:
+            raise InvalidRecipe(
+                f"quantization.layer_bits[{name!r}]: the runtime has no integer kernel for this layer, so it stays "
+                "float32; leave it out here and encode its weights alone"
+            )
+
+
+def integer_layers(view: GraphView, config: Quantization) -> dict[str, onnx.NodeProto]:
+    """Layers whose weights integer kernels multiply with, and a node of each."""
+    found: dict[str, onnx.NodeProto] = {}
+    for node in view.nodes:
+        layer = view.layer_name(node)
+        if layer is not None and node.op_type in _INTEGER_LAYERS and layer not in config.float_layers:
+            found.setdefault(layer, node)
+    return found
+
+
+def check_names(field: str, names: Iterable[str], layers: Iterable[str]) -> None:
+    """Raises InvalidRecipe for the first of `names` that is no layer."""
+    known = list(layers)
+    for name in sorted(names):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidRecipe(f"{field}: {name!r} is no layer; {hint}layers are {known}")

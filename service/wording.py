@@ -80,7 +80,9 @@ def _step(step: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:
             return f"distilled on {count(samples)} samples" if samples else ""
         case "quantization":
             left = len(step.get("float_layers") or ())
-            return f"int{step.get('bits', 8)}" + (f" ({left} layers in float32)" if left else "")
+            weights, activations = step.get("weight_bits", step.get("bits", 8)), step.get("activation_bits", 8)
+            text = f"int{weights}" if weights == activations else f"W{weights}A{activations}"
+            return text + (f" ({left} layers in float32)" if left else "")
         case other:
             return str(other)
 

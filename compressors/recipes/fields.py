@@ -18,6 +18,12 @@ def read_fields(configuration: type[Step], document: Mapping[str, Any]) -> dict[
     technique = configuration.technique
     hints = typing.get_type_hints(configuration)
     known = {field.name for field in dataclasses.fields(configuration)}
+    for earlier, name in configuration.renamed.items():
+        if earlier in document and name in document:
+            raise InvalidRecipe(
+                f"{technique}.{earlier}: the earlier name of {name}, which is given too; drop {earlier}"
+            )
+    document = {configuration.renamed.get(name, name): value for name, value in document.items()}
     for name in document:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)

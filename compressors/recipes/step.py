@@ -7,7 +7,9 @@ method's source. Class variables say how it may stand in a recipe. Values are ch
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Self, TypeVar
 
 
@@ -32,6 +34,7 @@ class Step:
     a recipe more than once. needs_calibration, needs_training: whether it reads inputs, or trains on labelled rows.
     value_fields: fields that change values only, neither shapes nor bytes: recipes that differ in nothing else cost the
     same.
+    renamed: names that fields had in earlier releases, and what they are called now; recipes may use either.
     """
 
     technique: ClassVar[str]
@@ -41,6 +44,7 @@ class Step:
     needs_calibration: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     value_fields: ClassVar[frozenset[str]] = frozenset()
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
     def levels(cls) -> tuple[Self, ...]:

@@ -13,8 +13,11 @@ from compressors.errors import InvalidData
 from compressors.onnx_export import export_onnx
 from compressors.programs import to_modules
 from compressors.quantized_graph import affine
+from compressors.recipe import Quantization
 from compressors.recipes.quantization import Observer
 from tests.models import example_inputs, exported
+
+MIN_MAX, PERCENTILE = Quantization(observer="min_max"), Quantization(observer="percentile")
 
 
 def scaled_model() -> onnx.ModelProto:
@@ -36,7 +39,7 @@ def scaled_model() -> onnx.ModelProto:
 
 def test_min_max_spans_all_batches() -> None:
     batches = [(np.full((1, 2, 500), number, dtype=np.float32),) for number in (-3.0, 1.0, 5.0)]
-    ranges = collect_ranges(scaled_model(), batches, "min_max")
+    ranges = collect_ranges(scaled_model(), batches, MIN_MAX)
     assert ranges["x"] == (-3.0, 5.0)
     assert ranges["y"] == (0.0, 10.0)
     assert ranges["z"] == ranges["y"], "moved numbers keep their range"
@@ -48,10 +51,10 @@ def test_the_percentile_cuts_outliers() -> None:
     x = np.random.default_rng(0).normal(size=(100, 2, 500)).astype(np.float32)
     x[0, 0, 0] = 100.0
     batches = [(x[i : i + 25],) for i in range(0, 100, 25)]
-    low, high = collect_ranges(scaled_model(), batches, "percentile")["y"]
+    low, high = collect_ranges(scaled_model(), batches, PERCENTILE)["y"]
     assert 5.0 < high < 20.0
     assert low == pytest.approx(0.0, abs=0.1)
-    assert collect_ranges(scaled_model(), batches, "min_max")["y"] == (0.0, 200.0)
+    assert collect_ranges(scaled_model(), batches, MIN_MAX)["y"] == (0.0, 200.0)
 
 
 def rounding_error(x: npt.NDArray[np.float32], low: float, high: float) -> float:
@@ -63,7 +66,7 @@ def rounding_error(x: npt.NDArray[np.float32], low: float, high: float) -> float
 def test_mse_clips_heavy_tails_to_the_least_error() -> None:
     x = np.random.default_rng(0).laplace(size=(2000, 2, 500)).astype(np.float32)
     batches = [(part,) for part in np.split(x, 10)]
-    chosen = collect_ranges(scaled_model(), batches, "mse")["x"]
+    chosen = collect_ranges(scaled_model(), batches, Quantization(observer="mse"))["x"]
     widest = (float(x.min()), float(x.max()))
     assert chosen[1] < 0.95 * widest[1]
     assert rounding_error(x, *chosen) < 0.9 * rounding_error(x, *widest)
@@ -71,36 +74,38 @@ def test_mse_clips_heavy_tails_to_the_least_error() -> None:
         assert rounding_error(x, *chosen) < rounding_error(x, chosen[0] * factor, chosen[1] * factor) * 1.01
 
 
-@pytest.mark.parametrize("observer", ["percentile", "mse"])
+@pytest.mark.parametrize("observer", ["percentile", "entropy", "mse"])
 def test_uniform_data_keep_their_range(observer: Observer) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, size=(50, 2, 500)).astype(np.float32)
-    low, high = collect_ranges(scaled_model(), [(x,)], observer)["x"]
+    low, high = collect_ranges(scaled_model(), [(x,)], Quantization(observer=observer))["x"]
     assert low == pytest.approx(-1, abs=0.02)
     assert high == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("observer", ["min_max", "percentile", "mse"])
+@pytest.mark.parametrize("observer", ["min_max", "percentile", "entropy", "mse"])
 def test_constant_activations_are_no_special_case(observer: Observer) -> None:
-    ranges = collect_ranges(scaled_model(), [(np.zeros((2, 2, 500), dtype=np.float32),)], observer)
+    ranges = collect_ranges(
+        scaled_model(), [(np.zeros((2, 2, 500), dtype=np.float32),)], Quantization(observer=observer)
+    )
     low, high = ranges["y"]
     assert low <= 0 <= high < 0.01
 
 
 def test_the_split_into_batches_does_not_matter() -> None:
     x = np.random.default_rng(0).normal(size=(24, 2, 500)).astype(np.float32)
-    one = collect_ranges(scaled_model(), [(x,)], "percentile")
-    many = collect_ranges(scaled_model(), ((x[i : i + 5],) for i in range(0, 24, 5)), "percentile")
+    one = collect_ranges(scaled_model(), [(x,)], PERCENTILE)
+    many = collect_ranges(scaled_model(), ((x[i : i + 5],) for i in range(0, 24, 5)), PERCENTILE)
     assert one == many
 
 
 def test_placeholders_name_what_calibration_names() -> None:
     model = export_onnx(to_modules(exported("densenet")), example_inputs("densenet"))
     inputs = [tuple(x.numpy() for x in example_inputs("densenet"))]
-    assert set(collect_ranges(model, inputs, "min_max")) <= set(placeholder_ranges(model))
+    assert set(collect_ranges(model, inputs, MIN_MAX)) <= set(placeholder_ranges(model))
 
 
 def test_no_data_and_bad_data_are_refused() -> None:
     with pytest.raises(InvalidData, match="at least one batch"):
-        collect_ranges(scaled_model(), [], "min_max")
+        collect_ranges(scaled_model(), [], MIN_MAX)
     with pytest.raises(InvalidData, match="not finite"):
-        collect_ranges(scaled_model(), [(np.full((1, 2, 500), np.nan, dtype=np.float32),)], "min_max")
+        collect_ranges(scaled_model(), [(np.full((1, 2, 500), np.nan, dtype=np.float32),)], MIN_MAX)

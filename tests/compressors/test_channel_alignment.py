@@ -71,7 +71,7 @@ def test_quantised_outputs_stay_close() -> None:
     model = exported_branches(5, 10, 6)
     rng = np.random.default_rng(0)
     data = [(rng.random((8, 3, 16, 16), dtype=np.float32),) for _ in range(4)]
-    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, "min_max"))
+    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, Quantization(observer="min_max")))
     assert weight_shapes(quantized)["left1"] == (16, 16)
     expected, actual = (OnnxRuntime().load_model(m, 1).run(data[0])[0] for m in (model, quantized))
     assert np.sqrt(np.mean((expected - actual) ** 2)) < 0.05 * expected.std()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compressors.calibration import collect_ranges, placeholder_ranges
 from compressors.errors import InvalidRecipe
-from compressors.integer_layers import quantize_weights
+from compressors.integer_weights import nearest_weights
 from compressors.onnx_export import export_onnx, serialize
 from compressors.onnx_graph import GraphView
 from compressors.onnx_runtime import OnnxRuntime, kernel_summary
@@ -27,6 +27,7 @@ from compressors.recipe import Quantization
 from compressors.static_quantization import quantize_onnx
 from tests.models import MODELS, conv_bn, example_inputs, export, exported
 
+MIN_MAX = Quantization(observer="min_max")
 FLOAT_KERNELS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv", "ConvInteger"}
 Array = npt.NDArray[np.float32]
 
@@ -43,9 +44,7 @@ def batches(name: str, count: int = 24) -> list[tuple[npt.NDArray[np.generic], .
 @functools.cache
 def int8_model(name: str, *float_layers: str) -> onnx.ModelProto:
     model = float_model(name)
-    return quantize_onnx(
-        model, Quantization(float_layers=float_layers), collect_ranges(model, batches(name), "min_max")
-    )
+    return quantize_onnx(model, Quantization(float_layers=float_layers), collect_ranges(model, batches(name), MIN_MAX))
 
 
 def kernels(model: onnx.ModelProto, folder: Path) -> Counter[str]:
@@ -111,9 +110,10 @@ def test_biases_are_int32_in_units_of_input_and_weight() -> None:
 
 def test_weights_far_below_their_bias_do_not_overflow() -> None:
     weights = np.array([[1e-12], [1.0]], dtype=np.float32)
-    stored = quantize_weights(weights, np.array([3.0, 3.0]), 0.01, axis=0)
-    assert stored.bias is not None
-    np.testing.assert_allclose(stored.bias * 0.01 * stored.scales, [3.0, 3.0], rtol=0.01)
+    stored, bias = nearest_weights(weights).with_bias(np.array([3.0, 3.0]), 0.01)
+    assert bias is not None
+    np.testing.assert_allclose(bias * 0.01 * stored.scales, [3.0, 3.0], rtol=0.01)
+    np.testing.assert_allclose(stored.codes[:, 0] * stored.scales, weights[:, 0], atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["option_a_resnet", "densenet", "bert"])
@@ -192,7 +192,7 @@ def test_odd_graphs_stay_close_on_every_output(tmp_path: Path) -> None:
     x = (torch.rand(2, 3, 16, 16),)
     model = export_onnx(to_modules(export(Odd().eval(), x)), x)
     data = [(torch.rand(4, 3, 16, 16).numpy(),) for _ in range(8)]
-    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, "min_max"))
+    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, MIN_MAX))
     assert not FLOAT_KERNELS & set(kernels(quantized, tmp_path))
     reference, session = (OnnxRuntime().load_model(m, 1) for m in (model, quantized))
     for batch in data:
@@ -208,7 +208,7 @@ def test_hard_activations_are_integers(tmp_path: Path) -> None:
     x = (torch.rand(2, 3, 12, 12),)
     model = export_onnx(to_modules(export(network.eval(), x)), x)
     data = [(8 * torch.rand(8, 3, 12, 12).numpy(),) for _ in range(4)]
-    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, "min_max"))
+    quantized = quantize_onnx(model, Quantization(), collect_ranges(model, data, MIN_MAX))
     counted = kernels(quantized, tmp_path)
     assert not {"HardSwish", "HardSigmoid", "Mul"} & set(counted)
     assert (counted["QLinearConv"], counted["QLinearMul"], counted["DequantizeLinear"]) == (6, 2, 1)
@@ -240,11 +240,11 @@ def trained_digits() -> tuple[onnx.ModelProto, Array, Array, npt.NDArray[np.int6
     return export_onnx(module, (x[:2],)), x[:256].numpy(), x[1400:].numpy(), labels[1400:]
 
 
-@pytest.mark.parametrize("observer", ["min_max", "percentile", "mse"])
+@pytest.mark.parametrize("observer", ["min_max", "percentile", "entropy", "mse"])
 def test_accuracy_survives(observer: str, tmp_path: Path) -> None:
     model, calibration, images, labels = trained_digits()
     config = Quantization(observer=observer)  # type: ignore[arg-type]
-    ranges = collect_ranges(model, [(calibration[i : i + 64],) for i in range(0, 256, 64)], config.observer)
+    ranges = collect_ranges(model, [(calibration[i : i + 64],) for i in range(0, 256, 64)], config)
     quantized = quantize_onnx(model, config, ranges)
     accuracies = []
     for candidate in (model, quantized):

@@ -9,7 +9,9 @@ from tests.conformance.technique import Case, TechniqueConformance
 
 CASES = (
     Case("plain_cnn", Quantization()),
-    Case("option_a_resnet", Quantization(observer="min_max")),
+    Case("option_a_resnet", Quantization(observer="min_max", weight_bits=4, layer_bits={"conv1": (8, 8)})),
+    Case("mobilenet", Quantization(observer="entropy", weight_scheme="affine", activation_bits=7)),
+    Case("bert", Quantization(observer="mse", weight_granularity="tensor", weight_bits=6, embeddings=True)),
 )
 
 
