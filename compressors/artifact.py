@@ -1,4 +1,4 @@
-"""From a compressed model to the graph that its file holds: export, integers, encodings, in that order."""
+"""From a compressed model to the graph that its file holds: export, integers, encodings, zeros, in that order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from compressors.calibration import placeholder_ranges
 from compressors.encoding_pass import store_encoded
 from compressors.onnx_export import export_onnx
+from compressors.sparse_pass import store_sparse
 from compressors.state import state_of
 from compressors.static_quantization import quantize_onnx
 
@@ -19,10 +20,11 @@ def build_artifact(model: fx.GraphModule, example_inputs: Sequence[Tensor]) -> o
     state = state_of(model)
     exported = export_onnx(model, example_inputs)
     if state.activations is None:
-        return store_encoded(exported, state.encodings)
+        return store_sparse(store_encoded(exported, state.encodings))
     ranges = state.activations.ranges
     ranges = placeholder_ranges(exported) if ranges is None else ranges
     quantized = quantize_onnx(exported, state.activations.config, ranges, state.encodings)
     floats = {tensor.name for tensor in quantized.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     replaced = {tensor.name for tensor in exported.graph.initializer} - floats
-    return store_encoded(quantized, {name: e for name, e in state.encodings.items() if name not in replaced})
+    encodings = {name: encoding for name, encoding in state.encodings.items() if name not in replaced}
+    return store_sparse(store_encoded(quantized, encodings))

@@ -1,7 +1,8 @@
 """How weights are stored in the artifact: one file per encoding, and the protocol that they share."""
 
+from compressors.encodings.codebook import Codebook
 from compressors.encodings.encoding import Encoding
 from compressors.encodings.floats import FloatEncoding
 from compressors.encodings.integers import IntegerCodes
 
-__all__ = ["Encoding", "FloatEncoding", "IntegerCodes"]
+__all__ = ["Codebook", "Encoding", "FloatEncoding", "IntegerCodes"]

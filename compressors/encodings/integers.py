@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressors.encodings.bits import emit_codes, packed_bytes
+from compressors.encodings.sparse import emit_stored, stored_bytes
 from compressors.onnx_emission import FUNCTIONS, OPSET, Array, Emission
 
 
@@ -38,8 +38,7 @@ class IntegerCodes:
 
     @property
     def nbytes(self) -> int:
-        stored = packed_bytes(prod(self.blocks or self.shape), self.bits)
-        return stored + _shortest(self.scale).nbytes + self.zero_point.nbytes
+        return stored_bytes(self._blocked(), self.bits) + _shortest(self.scale).nbytes + self.zero_point.nbytes
 
     @property
     def is_symmetric(self) -> bool:
@@ -79,7 +78,7 @@ class IntegerCodes:
         blocked = self._blocked()
         decoded = emission.call(
             _affine(),
-            emit_codes(emission, blocked, self.bits),
+            emit_stored(emission, blocked, self.bits),
             emission.constant(self.zero_point),
             _emit_scale(emission, self.scale),
         )
