@@ -94,7 +94,12 @@ class RunningApi:
         assert not self._thread.is_alive()
 
     def upload(
-        self, kind: str, content: bytes, name: str | None = "label", client: httpx.Client | None = None, **headers: str
+        self,
+        kind: str,
+        content: bytes,
+        name: str | None = "label",
+        client: httpx.Client | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         data = {} if name is None else {"name": name}
         files = {"file": ("../../etc/x.bin", content)}
