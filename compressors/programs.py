@@ -157,9 +157,10 @@ def _sample(tensor: TensorDescription, batch: int, generator: torch.Generator) -
 
 def describe(program: ExportedProgram, module: fx.GraphModule) -> ModelDescription:
     """Description of a lowered program; runs it once with two samples to count multiply-accumulates."""
+    # A placeholder's target keeps the program's name; its own gives way to Python's, as that of `input` does.
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     inputs = tuple(
-        _describe_tensor(node.name, values[node.name], _id_limit(module, node))
+        _describe_tensor(str(node.target), values[str(node.target)], _id_limit(module, node))
         for node in module.graph.find_nodes(op="placeholder")
     )
     outputs = tuple(

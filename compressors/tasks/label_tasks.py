@@ -50,7 +50,8 @@ class Classification(TaskDescription):
         if column.kind != "integer" or column.shape != ():
             yield f"{holds(column)}; classification needs one integer per row, 0 upwards"
             return
-        yield from labels_out_of_range(facts, shape[1] if len(shape) == 2 else None)
+        classes = shape[1] if len(shape) == 2 and shape[1] != 1 else None
+        yield from labels_out_of_range(facts, classes)
         yield from only_one_label(facts)
 
 

@@ -46,7 +46,7 @@ class Segmentation(TaskDescription):
 
     def target_problems(self, facts: TargetFacts) -> Iterator[str]:
         column, shape = facts.column, facts.output.shape
-        if column.kind not in ("integer", "image"):
+        if column.kind not in ("integer", "image") or column.shape == ():
             yield f"{holds(column)}; segmentation needs a class id per pixel: gray or palette PNG, or integers"
             return
         if column.kind == "image" and column.maximum is None:

@@ -13,7 +13,7 @@ from compressors.tasks.contract import Array, Floats, Integers, Task
 from compressors.tasks.contributions import mean_of_columns, ratios
 
 STRATA = 10
-SAME = 0.01  # answers count as equal within this share of their spread
+SAME = 0.05  # answers count as equal within this share of their spread
 ABSURD = 1e15  # stands for NaN and infinity
 
 
@@ -79,6 +79,6 @@ class RegressionTask(Task):
         return mean_of_columns(1.0 - value, 1.0 - contributions, spread.sum(axis=0) > 0)
 
     def agreement(self, outputs: Array, other: Array) -> float:
-        """Answers within 1 % of the spread of `outputs`."""
+        """Answers within 5 % of the spread of `outputs`."""
         near = SAME * outputs.std(axis=0)
         return float((np.abs(outputs - other) <= np.where(near > 0, near, SAME * np.abs(outputs).mean(axis=0))).mean())

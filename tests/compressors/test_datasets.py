@@ -239,3 +239,75 @@ def test_targets_and_names_are_checked(tmp_path: Path) -> None:
         )
     with pytest.raises(InvalidData, match="2 input columns for a model with 1 inputs"):
         rows_of(path, [InputColumn(column="x")] * 2, [tensor()], tmp_path / "cache")
+
+
+def opened(path: Path, target: TargetColumn, cache: Path, group: str | None = None) -> Rows:
+    return open_rows(
+        path, describe_dataset(path), [InputColumn(column="x")], target, cache, "0" * 64, [tensor()], group
+    )
+
+
+def test_masks_keep_their_class_ids(tmp_path: Path) -> None:
+    """Gray pixels are the ids, palette images hold them as indices, whatever colours the palette has."""
+    ids = np.random.default_rng(0).integers(0, 5, (6, 4, 3)).astype(np.uint8)
+    encoded = []
+    for i, mask in enumerate(ids):
+        image = Image.fromarray(mask)
+        if i % 2:
+            image = image.convert("P")
+            image.putdata(mask.ravel().tolist())
+            image.putpalette([(7 * k) % 256 for k in range(768)])
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    path = write_parquet(tmp_path / "d.parquet", {"x": [1.0] * 6, "y": encoded})
+    column = next(c for c in describe_dataset(path).columns if c.name == "y")
+    assert (column.minimum, column.maximum) == (ids.min(), ids.max())
+    rows = opened(path, TargetColumn(column="y", class_ids=True), tmp_path / "c")
+    assert rows.targets.dtype == np.int64
+    np.testing.assert_array_equal(rows.targets, ids)
+
+
+@pytest.mark.parametrize("format", ["RGB", "JPEG"])
+def test_images_that_hold_no_class_ids_are_refused(tmp_path: Path, format: str) -> None:
+    pixels = np.zeros((4, 4, 3) if format == "RGB" else (4, 4), np.uint8)
+    encoded = encode_image(pixels, "PNG" if format == "RGB" else format)
+    path = write_parquet(tmp_path / "d.parquet", {"x": [1.0] * 2, "y": [encoded] * 2})
+    column = next(c for c in describe_dataset(path).columns if c.name == "y")
+    assert column.kind == "image" and column.minimum is None and column.maximum is None
+    with pytest.raises(InvalidData, match=r"column 'y', row 0: .*whose pixels are no class ids"):
+        opened(path, TargetColumn(column="y", class_ids=True), tmp_path / "c")
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+def test_lists_of_the_target_end_with_what_does_not_count(tmp_path: Path, format: str) -> None:
+    """Also in a column of unsigned numbers, which could not hold it."""
+    if format == "parquet":
+        lists = pa.array([[1, 2, 3], [4], [5, 6]], pa.list_(pa.uint8()))
+        path = write_parquet(tmp_path / "d.parquet", {"x": [1.0, 2.0, 3.0], "y": lists})
+        expected = [[1, 2], [4, -100], [5, 6]]
+    else:
+        path = tmp_path / "d.npz"
+        np.savez(path, x=np.ones(3, np.float32), y=np.array([[1], [4], [5]], np.uint8))
+        expected = [[1, -100], [4, -100], [5, -100]]
+    rows = opened(path, TargetColumn(column="y", length=2, fill=-100), tmp_path / "c")
+    assert rows.targets.tolist() == expected
+
+
+@pytest.mark.parametrize("values", [[[0.5, 1], [2, 3]], [0.5, 2.0], [[1, 0], [0, 1]]])
+def test_targets_keep_shape_and_kind(tmp_path: Path, values: list[Any]) -> None:
+    path = write_parquet(tmp_path / "d.parquet", {"x": [1.0, 2.0], "y": values})
+    targets = opened(path, TargetColumn(column="y"), tmp_path / "c").targets
+    assert targets.tolist() == values
+    assert targets.dtype == (np.int64 if isinstance(np.ravel(values)[0], np.integer) else np.float32)
+
+
+def test_groups_follow_their_rows(tmp_path: Path) -> None:
+    columns = {"x": [1.0, 2.0, 3.0], "y": [0, 1, 0], "q": pa.array([7, 7, 9], pa.int32()), "t": ["a", "b", "c"]}
+    path = write_parquet(tmp_path / "d.parquet", columns)
+    target = TargetColumn(column="y")
+    rows = pickle.loads(pickle.dumps(opened(path, target, tmp_path / "c", "q").subset(np.array([2, 0]))))
+    assert rows.groups(np.array([0, 1])).tolist() == [9, 7]
+    assert opened(path, target, tmp_path / "c").groups(np.array([0])) is None
+    with pytest.raises(InvalidData, match="group column 't' holds text"):
+        opened(path, target, tmp_path / "c", "t")
