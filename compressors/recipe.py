@@ -21,6 +21,7 @@ from compressors.recipes.order import check_order
 from compressors.recipes.quantization import Quantization
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
+from compressors.recipes.weight_only_quantization import WeightOnlyQuantization
 
 RECIPE_VERSION = 1
 
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "Step",
     "StructuredPruning",
+    "WeightOnlyQuantization",
     "step_from_json",
     "step_to_json",
 ]

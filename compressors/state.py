@@ -29,10 +29,12 @@ class StaticQuantization:
 @dataclass
 class State:
     """masks: per parameter, True where a weight lives; tuning keeps the others at zero. encodings: how a parameter is
-    stored in the artifact; the parameter holds exactly the decoded values. activations: None while they are float."""
+    stored in the artifact; the parameter holds exactly the decoded values. floats: what an encoded parameter held
+    before, which corrections compare with. activations: None while they are float."""
 
     masks: dict[str, Tensor] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
+    floats: dict[str, Tensor] = field(default_factory=dict)
     activations: StaticQuantization | None = None
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from compressors import structured_pruning
-from compressors.techniques import batch_norm_reestimation, distillation, quantization
+from compressors.techniques import batch_norm_reestimation, distillation, quantization, weight_only_quantization
 
-MODULES = (structured_pruning, distillation, batch_norm_reestimation, quantization)
+MODULES = (structured_pruning, distillation, batch_norm_reestimation, quantization, weight_only_quantization)
