@@ -110,15 +110,13 @@ def _linear(tracker: Tracker, node: fx.Node, name: str, layer: nn.Linear) -> Tra
     return Layout({**others.axes, len(shape) - 1: channels.outputs})
 
 
-def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding) -> Tracked:
+def _embedding(tracker: Tracker, node: fx.Node, name: str, layer: nn.Embedding | nn.EmbeddingBag) -> Tracked:
     if name not in tracker.layers:
         outputs = tracker.fresh(layer.embedding_dim)
         tracker.axes[f"{name}.weight"] = {1: outputs}
         tracker.layers[name] = LayerChannels(outputs, produces=True, weights=((f"{name}.weight", 1, None),))
     tracker.protect_value(node.args[0], f"{name} reads it as ids")
-    shape = tracker.shape(node.args[0])
-    assert shape is not None
-    return Layout({len(shape): tracker.layers[name].outputs})
+    return Layout({len(tracker.shapes[node]) - 1: tracker.layers[name].outputs})
 
 
 def _add_norm(tracker: Tracker, name: str, layer: nn.Module, ids: Ids, group_width: int = 0) -> None:
@@ -185,7 +183,7 @@ def _same(tracker: Tracker, node: fx.Node, name: str, layer: nn.Module) -> Track
 _RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     (_CONVOLUTIONS, _convolution),
     ((nn.Linear,), _linear),
-    ((nn.Embedding,), _embedding),
+    ((nn.Embedding, nn.EmbeddingBag), _embedding),
     ((nn.RNNBase,), recurrent),
     (_BATCH_NORMS, _batch_norm),
     ((nn.GroupNorm,), _group_norm),

@@ -129,8 +129,7 @@ class _Slicer:
             }
         layer.__dict__["_modules"] = {}
         if isinstance(layer, nn.RNNBase):
-            layer.__dict__["_flat_weights"] = [layer._parameters[key] for key in layer._flat_weights_names]
-            layer.__dict__["_flat_weight_refs"] = []
+            layer._init_flat_weights()
         channels = self._graph.layers.get(name)
         if channels is not None:
             _resize(layer, channels, self._kept)
@@ -149,7 +148,7 @@ def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
     elif isinstance(layer, nn.Linear):
         assert inputs is not None
         layer.in_features, layer.out_features = inputs, outputs
-    elif isinstance(layer, nn.Embedding):
+    elif isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
         layer.embedding_dim = outputs
     elif isinstance(layer, nn.GroupNorm):
         layer.num_channels, layer.num_groups = outputs, outputs // channels.group_width
