@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,54 +13,41 @@ from torch.utils import _pytree as pytree
 
 from compressors.channel_recurrent import GATES
 from compressors.channel_tracking import LayerChannels
-from compressors.channels import ChannelGraph, Kept, analyse
-from compressors.errors import InvalidRecipe, ParityError
-from compressors.importance import keep_units, unit_scores
+from compressors.channels import ChannelGraph, Kept
+from compressors.errors import ParityError
+from compressors.importance import Scores, keep_units, unit_scores
 from compressors.masking import masked_forward
 from compressors.module_tree import get_tensor, has_attribute, place
 from compressors.programs import relative_error
 from compressors.pruned_calls import rewrite_calls
-from compressors.recipe import StructuredPruning
-from compressors.registry import Context, register
+from compressors.pruning_amounts import kept_counts
+from compressors.recipes.structured_pruning import StructuredPruning
 
 PRUNING_TOLERANCE = 1e-4
 
 Removed = Mapping[str, Iterable[int]]
 
 
-@register(StructuredPruning)
-def prune(model: fx.GraphModule, config: StructuredPruning, context: Context) -> fx.GraphModule:
-    """A new model with `config.keep` units left per group; `model` is untouched, tied weights stay tied.
-
-    Raises InvalidRecipe for a group that does not exist or is left out, and for more units than it has.
-    """
-    graph = context.graph or analyse(model, context.example_inputs)
-    return remove_units(model, graph, choose_removed(model, graph, config, context.seed))
-
-
 def choose_removed(
-    model: fx.GraphModule, graph: ChannelGraph, config: StructuredPruning, seed: int = 0
+    model: fx.GraphModule,
+    graph: ChannelGraph,
+    config: StructuredPruning,
+    seed: int = 0,
+    scores: Mapping[str, Scores] | None = None,
 ) -> dict[str, list[int]]:
-    """Indices of the units that go, per group that loses any. Raises InvalidRecipe as `prune` does."""
-    sizes = graph.sizes
+    """Indices of the units that go, per group that loses any. Raises InvalidRecipe as `kept_counts` does.
+
+    scores: per group; left out, they are the weights' (see `unit_scores`).
+    """
+
+    def scores_of(name: str) -> Scores:
+        return unit_scores(model, graph, name, config.importance, seed) if scores is None else scores[name]
+
     removed = {}
-    for name, count in config.keep.items():
-        if name not in sizes:
-            raise InvalidRecipe(f"structured_pruning.keep[{name!r}]: {_unknown(name, graph)}")
-        if not 1 <= count <= sizes[name]:
-            raise InvalidRecipe(f"structured_pruning.keep[{name!r}]={count}: must lie in 1..{sizes[name]}")
-        if count < sizes[name]:
-            kept = keep_units(unit_scores(model, graph, name, config.importance, seed), count)
-            removed[name] = np.setdiff1d(np.arange(sizes[name]), kept).tolist()
+    for name, count in kept_counts(graph, config, scores_of).items():
+        kept = keep_units(scores_of(name), count)
+        removed[name] = np.setdiff1d(np.arange(graph.sizes[name]), kept).tolist()
     return removed
-
-
-def _unknown(name: str, graph: ChannelGraph) -> str:
-    for reasons, what in ((graph.left_out, "left out"), (graph.protected, "fixed")):
-        if name in reasons:
-            return f"this group is {what}: {reasons[name]}"
-    near = difflib.get_close_matches(name, graph.sizes, n=3, cutoff=0.4) or sorted(graph.sizes)[:5]
-    return f"no such group; near it are {near}" if near else "no such group; this model has none"
 
 
 def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -> fx.GraphModule:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from compressors import structured_pruning
-from compressors.techniques import batch_norm_reestimation, distillation, quantization, weight_only_quantization
+from compressors.techniques import (
+    batch_norm_reestimation,
+    distillation,
+    quantization,
+    structured_pruning,
+    weight_only_quantization,
+)
 
 MODULES = (structured_pruning, distillation, batch_norm_reestimation, quantization, weight_only_quantization)

@@ -13,7 +13,7 @@ from compressors.programs import to_modules
 from compressors.recipe import StructuredPruning
 from compressors.recipes.step import Step
 from compressors.registry import Context, apply, register
-from compressors.structured_pruning import prune
+from compressors.techniques.structured_pruning import prune
 from tests.models import example_inputs, exported
 
 

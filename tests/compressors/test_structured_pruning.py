@@ -22,7 +22,8 @@ from compressors.masking import masked_forward
 from compressors.programs import describe_layers, to_modules
 from compressors.recipes.structured_pruning import Importance, StructuredPruning
 from compressors.registry import Context, apply
-from compressors.structured_pruning import choose_removed, prune, remove_units, verified_groups, verify_pruned
+from compressors.structured_pruning import choose_removed, remove_units, verified_groups, verify_pruned
+from compressors.techniques.structured_pruning import prune
 from tests.compressors.oddities import ODDITIES, odd_program
 from tests.models import MODELS, example_inputs, export, exported
 
