@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx
 
-from compressors.onnx_graph import GraphView, clip_bounds
+from compressors.onnx_graph import INTEGER_LAYERS, GraphView, clip_bounds
 from compressors.recipe import Quantization
 
 _MOVES = frozenset(
@@ -24,7 +24,7 @@ _MOVES = frozenset(
         "Slice",
     ]
 )
-_FLOAT_LAYER_BITS = 8  # of what a layer in float32 reads, if it exists as integers at all
+_FLOAT_LAYER_BITS = 8  # of what a layer reads as float32, if it exists as integers at all
 
 
 def range_roots(view: GraphView) -> dict[str, str]:
@@ -65,7 +65,8 @@ def _asked_by(
 ) -> int:
     layer = view.layer_name(reader)
     if layer is not None:
-        return _FLOAT_LAYER_BITS if layer in config.float_layers else config.bits_of(layer)[1]
+        reads_integers = reader.op_type in INTEGER_LAYERS and layer not in config.float_layers
+        return config.bits_of(layer)[1] if reads_integers else _FLOAT_LAYER_BITS
     if reader.input[0] == name and (reader.op_type in _MOVES or clip_bounds(view, reader) is not None):
         return max((asked(str(output)) for output in reader.output), default=0)
     return 0

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from compressors.channel_alignment import CHANNEL_STEP
-from compressors.integer_weights import LayerWeights, emit_weights, layer_weights, nearest_weights
+from compressors.integer_recurrent import dynamic_lstm
+from compressors.integer_weights import LayerWeights, nearest_weights
 from compressors.onnx_emission import MICROSOFT, Array
 from compressors.onnx_graph import attributes
 from compressors.quantized_graph import Quantized, QuantizedGraph
@@ -30,7 +31,7 @@ def convolution(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     if source.offset is not None:
         spatial = tuple(range(2, weights.ndim))
         real_bias = real_bias + weights.sum(axis=spatial).astype(np.float64) @ source.offset
-    stored = layer_weights(graph, str(node.input[1]), axis=0)
+    stored = graph.weights.of(str(node.input[1]), axis=0)
     if source.channels is not None:
         stored = stored.padded((weights.shape[0], source.channels, *weights.shape[2:]))
     stored, integer_bias = stored.with_bias(real_bias, source.scale)
@@ -68,7 +69,7 @@ def _write_convolution(
     inputs = [
         source.name,
         *graph.parameters(source),
-        emit_weights(graph, weight_name, stored),
+        graph.weights.emit(weight_name, stored),
         graph.scale(stored.scales),
         # A single zero point of 0 is what the fast symmetric kernels look for.
         emission.constant(stored.zero_points if stored.zero_points.any() else np.array(0, dtype=np.int8)),
@@ -92,13 +93,13 @@ def gemm(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     columns = weights.shape[axis]
     real_bias = np.zeros(columns) if bias is None else np.broadcast_to(bias, (columns,)) * settings.get("beta", 1.0)
     source = graph.integer(str(node.input[0]))
-    stored = layer_weights(graph, str(node.input[1]), axis).scaled(settings.get("alpha", 1.0))
+    stored = graph.weights.of(str(node.input[1]), axis).scaled(settings.get("alpha", 1.0))
     stored, integer_bias = stored.with_bias(real_bias, source.scale)
     emission = graph.emission
     inputs = [
         source.name,
         *graph.parameters(source),
-        emit_weights(graph, str(node.input[1]), stored),
+        graph.weights.emit(str(node.input[1]), stored),
         graph.scale(stored.scales),
         emission.constant(stored.zero_points),
         emission.named(bias_name, integer_bias) if integer_bias is not None else "",
@@ -134,11 +135,11 @@ def matmul(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
             graph.absorbed.add(id(addition))
             name, bias = str(addition.output[0]), graph.emission.named(other, content)
     source = graph.integer(str(node.input[0]))
-    stored = layer_weights(graph, str(node.input[1]), axis=1)
+    stored = graph.weights.of(str(node.input[1]), axis=1)
     emission = graph.emission
     inputs = [
         source.name,
-        emit_weights(graph, str(node.input[1]), stored),
+        graph.weights.emit(str(node.input[1]), stored),
         graph.scale(source.scale),
         graph.scale(stored.scales),
         graph.zero_point(source.zero_point),
@@ -147,6 +148,14 @@ def matmul(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
     ]
     graph.add_node("MatMulIntegerToFloat", inputs, name, MICROSOFT)
     graph.set_real(name)
+    return True
+
+
+def lstm(graph: QuantizedGraph, node: onnx.NodeProto) -> bool:
+    inputs = [graph.real(str(name)) if name and i not in (1, 2) else "" for i, name in enumerate(node.input)]
+    dynamic_lstm(graph.emission, graph.weights, node, inputs)
+    for name in node.output:
+        graph.set_real(str(name))
     return True
 
 

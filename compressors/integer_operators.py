@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from compressors.integer_activations import hard_sigmoid, hard_swish
-from compressors.integer_layers import batch_norm, convolution, gemm, matmul
+from compressors.integer_layers import batch_norm, convolution, gemm, lstm, matmul
 from compressors.onnx_emission import MICROSOFT
 from compressors.onnx_graph import attributes, clip_bounds
 from compressors.quantized_graph import Quantized, QuantizedGraph
@@ -211,6 +211,7 @@ REWRITES: dict[str, Rewrite] = {
     "BatchNormalization": batch_norm,
     "Gemm": gemm,
     "MatMul": matmul,
+    "LSTM": lstm,
     "Add": join("QLinearAdd"),
     "Mul": join("QLinearMul"),
     "Concat": concatenate,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import TensorProto
 
-from compressors.encodings.bits import pack_integers, packed_bytes
+from compressors.encodings.bits import emit_codes, pack_integers, packed_bytes
 from compressors.encodings.encoding import Encoding
 from compressors.encodings.integers import IntegerCodes
 from compressors.errors import InvalidRecipe, ParityError
-from compressors.onnx_emission import Array
-from compressors.quantized_graph import QuantizedGraph
+from compressors.onnx_emission import Array, Emission
+from compressors.onnx_graph import GraphView, layer_of
 from compressors.weight_codes import nearest_codes
 
 _BIAS_LIMIT = 2.0**30
@@ -43,6 +45,12 @@ class LayerWeights:
         codes = np.where(np.pad(np.ones_like(self.codes, dtype=bool), extra), np.pad(self.codes, extra), spread)
         return replace(self, codes=codes, scales=scales, zero_points=points)
 
+    def transposed(self) -> LayerWeights:
+        """With the last two axes exchanged."""
+        last = self.codes.ndim - 1
+        axis = {last: last - 1, last - 1: last}.get(self.axis, self.axis)
+        return replace(self, codes=np.ascontiguousarray(np.swapaxes(self.codes, last, last - 1)), axis=axis)
+
     def scaled(self, factor: float) -> LayerWeights:
         return self if factor == 1 else replace(self, scales=(self.scales * np.float32(factor)).astype(np.float32))
 
@@ -66,48 +74,103 @@ class LayerWeights:
         return numbers.reshape([-1 if i == self.axis else 1 for i in range(self.codes.ndim)])
 
 
-def layer_weights(graph: QuantizedGraph, name: str, axis: int) -> LayerWeights:
-    """The integers of the initialiser `name`, output channels along `axis`: those of its encoding, else the nearest.
+Nearest = Callable[[str, Array, int], IntegerCodes]  # (layer, weights, axis of the output channels) -> codes
 
-    Raises InvalidRecipe if the encoding is none that integer kernels can multiply with.
-    """
-    content = graph.view.constant(name)
-    assert content is not None
-    encoding = graph.encodings.get(name)
-    if encoding is not None:
-        return _encoded(name, encoding, content, axis)
-    config = graph.config
-    codes = nearest_codes(
-        content,
-        config.bits_of(name.removesuffix(".weight"))[0],
-        axis=axis,
-        granularity=config.weight_granularity,
-        scheme=config.weight_scheme,
-    )
-    return _along(name, codes, axis, transposed=False)
+
+class IntegerWeights:
+    """The weights of a graph as integers: the codes of their encodings, else the nearest ones, stored once each."""
+
+    def __init__(
+        self, view: GraphView, emission: Emission, encodings: Mapping[str, Encoding], nearest: Nearest
+    ) -> None:
+        self._view = view
+        self._emission = emission
+        self._encodings = encodings
+        self._nearest = nearest
+        self._stored: dict[tuple[str, bool, bytes], str] = {}
+
+    def of(self, name: str, axis: int) -> LayerWeights:
+        """Those of the initialiser `name`, output channels along `axis`.
+
+        Raises InvalidRecipe if its encoding is none that integer kernels can multiply with.
+        """
+        content = self._view.constant(name)
+        assert content is not None
+        encoding = self._encodings.get(name)
+        if encoding is not None:
+            return _encoded(name, encoding, content, axis)
+        return _along(name, self._nearest(layer_of(name), content, axis), axis, transposed=False)
+
+    def of_rows(self, name: str) -> LayerWeights:
+        """Those of stacked weights (directions, rows, inputs), as recurrent layers have them: a scale per row, or per
+        direction. The rows are found among the encodings of the layer, in any order."""
+        content = self._view.constant(name)
+        assert content is not None
+        layer = layer_of(name)
+        candidates = [e for other, e in self._encodings.items() if layer_of(other) == layer and len(e.shape) == 2]
+        parts = [_rows_among(matrix, candidates) or self._nearest(layer, matrix, 0) for matrix in content]
+        along = [_along(name, part, 0, transposed=False) for part in parts]
+        return LayerWeights(
+            codes=np.stack([part.codes for part in along]),
+            scales=np.stack([part.scales for part in along]),
+            zero_points=np.stack([part.zero_points for part in along]),
+            bits=max(part.bits for part in along),
+            axis=1,
+        )
+
+    def emit(self, name: str, weights: LayerWeights, *, unsigned: bool = False) -> str:
+        """Stores the codes, packed where that saves bytes; returns the name of the int8 tensor.
+
+        unsigned: of a uint8 tensor instead, each code raised by 2^(bits - 1), for kernels that want that.
+        """
+        codes, bits = weights.codes, weights.bits
+        key = (name, unsigned, codes.tobytes())
+        if key not in self._stored:
+            packed = codes.size - packed_bytes(codes.size, bits) > _UNPACKING_BYTES
+            self._stored[key] = (
+                self._emit_unsigned(name, weights, packed) if unsigned else self._emit(name, weights, packed)
+            )
+        return self._stored[key]
+
+    def _emit(self, name: str, weights: LayerWeights, packed: bool) -> str:
+        if packed:
+            return pack_integers(self._emission, weights.codes, weights.bits)
+        return self._emission.named(name, weights.codes) if name else self._emission.constant(weights.codes)
+
+    def _emit_unsigned(self, name: str, weights: LayerWeights, packed: bool) -> str:
+        raised = (weights.codes.astype(np.int16) + 2 ** (weights.bits - 1)).astype(np.uint8)
+        if not packed:
+            return self._emission.named(name, raised)
+        stored = emit_codes(self._emission, raised, weights.bits)
+        return self._emission.add("Cast", stored, to=TensorProto.UINT8) if weights.bits == 4 else stored
 
 
 def nearest_weights(content: Array) -> LayerWeights:
-    """8 bits, symmetric, per index of axis 0: for weights that the pass makes up itself."""
+    """8 bits, symmetric, per index of axis 0: for weights that a pass makes up itself."""
     return _along("", nearest_codes(content, 8), 0, transposed=False)
 
 
-def emit_weights(graph: QuantizedGraph, name: str, weights: LayerWeights) -> str:
-    """Stores the codes, packed where that saves bytes; returns the name of the int8 tensor."""
-    saved = weights.codes.size - packed_bytes(weights.codes.size, weights.bits)
-    if saved <= _UNPACKING_BYTES:
-        return graph.emission.named(name, weights.codes) if name else graph.emission.constant(weights.codes)
-    key = (name, weights.codes.tobytes())
-    if key not in graph.packed:
-        graph.packed[key] = pack_integers(graph.emission, weights.codes, weights.bits)
-    return graph.packed[key]
+def _rows_among(wanted: Array, encodings: Sequence[Encoding]) -> IntegerCodes | None:
+    """The codes of a matrix whose rows are rows of `encodings`; None if one is nowhere."""
+    for encoding in encodings:
+        if (
+            not isinstance(encoding, IntegerCodes)
+            or encoding.shape[1] != wanted.shape[1]
+            or encoding.blocks is not None
+        ):
+            continue
+        places = {row.tobytes(): index for index, row in enumerate(encoding.decode())}
+        found = [places.get(row.tobytes()) for row in wanted]
+        if None not in found:
+            return encoding.take(np.array(found, dtype=np.int64))
+    return None
 
 
 def _encoded(name: str, encoding: Encoding, content: Array, axis: int) -> LayerWeights:
     if not isinstance(encoding, IntegerCodes):
         raise InvalidRecipe(
-            f"quantization: {name} is stored as {type(encoding).__name__}, which integer kernels cannot multiply with; "
-            "leave out that step, or put the layer into float_layers"
+            f"{name} is stored as {type(encoding).__name__}, which integer kernels cannot multiply with; "
+            "leave out that step, or this layer"
         )
     decoded = encoding.decode()
     for transposed in (False, True):
@@ -135,16 +198,16 @@ def _along(name: str, codes: IntegerCodes, axis: int, *, transposed: bool) -> La
         blocked = codes.blocks is not None and codes.blocks != codes.shape
         if blocked or (numbers.size > 1 and list(spread.shape) != channels):
             raise InvalidRecipe(
-                f"quantization: {name} has scales of groups, and integer kernels take one per output channel; "
-                "encode it per channel, or put the layer into float_layers"
+                f"{name} has scales of groups, and integer kernels take one per output channel; "
+                "encode it per channel, or leave this layer in float32"
             )
         parts.append(spread.reshape(-1) if numbers.size > 1 else spread.reshape(()))
     scales, points = parts
     points = points.astype(np.float64) - 2 ** (codes.bits - 1)
     if (points != np.round(points)).any():
         raise InvalidRecipe(
-            f"quantization: {name} has zero points between two codes, which integer kernels do not have; "
-            "encode it symmetrically, or put the layer into float_layers"
+            f"{name} has zero points between two codes, which integer kernels do not have; "
+            "encode it symmetrically, or leave this layer in float32"
         )
     if scales.ndim > points.ndim:
         points = np.broadcast_to(points, scales.shape)

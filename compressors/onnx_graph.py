@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from compressors.onnx_emission import Array
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")  # for which runtimes have kernels on integers
+RECURRENT = ("LSTM", "GRU", "RNN")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
+_WEIGHT = re.compile(r"\.weight(_\w+)?$")
 
 
 class GraphView:
@@ -72,7 +76,7 @@ class GraphView:
         """The module that a node was exported from, read off its weight: 'features.0' of 'features.0.weight'."""
         if node.op_type not in LAYERS or self.constant(node.input[1]) is None:
             return None
-        return str(node.input[1]).removesuffix(".weight")
+        return layer_of(str(node.input[1]))
 
     def layer_names(self) -> tuple[str, ...]:
         names = (self.layer_name(node) for node in self.nodes)
@@ -94,6 +98,11 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             graph.initializer.append(tensor)
     return slim
+
+
+def layer_of(parameter: str) -> str:
+    """The module that a weight belongs to: 'rnn' of 'rnn.weight_ih_l0'; other names are returned as they are."""
+    return _WEIGHT.sub("", parameter)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

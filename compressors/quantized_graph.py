@@ -16,9 +16,12 @@ import onnx
 
 from compressors.activation_bits import activation_bits
 from compressors.encodings.encoding import Encoding
+from compressors.encodings.integers import IntegerCodes
+from compressors.integer_weights import IntegerWeights
 from compressors.onnx_emission import Array, Emission
 from compressors.onnx_graph import GraphView, attributes, clip_bounds, needed_nodes
 from compressors.recipe import Quantization
+from compressors.weight_codes import nearest_codes
 
 LEVELS = 255
 _SMALLEST_RANGE = 1e-6
@@ -69,10 +72,9 @@ class QuantizedGraph:
     ) -> None:
         self.view = view
         self.config = config
-        self.encodings = encodings or {}
         self.emission = Emission()
+        self.weights = IntegerWeights(view, self.emission, encodings or {}, self._nearest)
         self.absorbed: set[int] = set()
-        self.packed: dict[tuple[str, bytes], str] = {}
         self._ranges = ranges
         self._bits = activation_bits(view, config)
         self._integers: dict[str, Quantized] = {}
@@ -206,6 +208,11 @@ class QuantizedGraph:
         inputs = [source.name, *(self.real(name) if name else "" for name in node.input[1:])]
         moved = onnx.helper.make_node(node.op_type, inputs, names, domain=node.domain, **attributes(node))
         self.emission.nodes.append(moved)
+
+    def _nearest(self, layer: str, weights: Array, axis: int) -> IntegerCodes:
+        config = self.config
+        granularity, scheme = config.weight_granularity, config.weight_scheme
+        return nearest_codes(weights, config.bits_of(layer)[0], axis=axis, granularity=granularity, scheme=scheme)
 
     def _unpaired(self, name: str) -> str:
         """`name` as float32 for a layer with weights. ONNX Runtime 1.32 takes DequantizeLinear, layer, QuantizeLinear

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from compressors.errors import InvalidRecipe
 from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
 from compressors.recipes.distillation import Distillation
+from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
 from compressors.recipes.order import check_order
 from compressors.recipes.quantization import Quantization
@@ -30,6 +31,7 @@ __all__ = [
     "STEPS",
     "BatchNormReestimation",
     "Distillation",
+    "DynamicQuantization",
     "Phase",
     "Quantization",
     "Recipe",

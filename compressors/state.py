@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from compressors.encodings.encoding import Encoding
-from compressors.recipe import Quantization
+from compressors.recipe import DynamicQuantization, Quantization
 
 _KEY = "bantam"
 
@@ -30,12 +30,12 @@ class StaticQuantization:
 class State:
     """masks: per parameter, True where a weight lives; tuning keeps the others at zero. encodings: how a parameter is
     stored in the artifact; the parameter holds exactly the decoded values. floats: what an encoded parameter held
-    before, which corrections compare with. activations: None while they are float."""
+    before, which corrections compare with. activations: how they become integers; None while they are float."""
 
     masks: dict[str, Tensor] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
     floats: dict[str, Tensor] = field(default_factory=dict)
-    activations: StaticQuantization | None = None
+    activations: StaticQuantization | DynamicQuantization | None = None
 
 
 def state_of(model: nn.Module) -> State:

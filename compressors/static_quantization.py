@@ -24,11 +24,9 @@ from compressors.channel_alignment import align_channels
 from compressors.encodings.encoding import Encoding
 from compressors.errors import InvalidRecipe
 from compressors.integer_operators import REWRITES
-from compressors.onnx_graph import GraphView
+from compressors.onnx_graph import INTEGER_LAYERS, GraphView
 from compressors.quantized_graph import QuantizedGraph
 from compressors.recipe import Quantization
-
-_INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 def quantize_onnx(
@@ -39,8 +37,8 @@ def quantize_onnx(
     Weights: the codes of their encoding, else the nearest ones, int8 to the kernel and packed into their bit width in
     the file. Activations: uint8 per tensor, a Relu or Clip behind an operator folded into its range. Biases: int32,
     scale input * weight. The results of the last layers stay float32. Channels between convolutions are padded to the
-    kernels' steps (see `align_channels`). Transposed convolutions, recurrent layers and products of two activations
-    have no integer kernel of this kind and stay float32.
+    kernels' steps (see `align_channels`). LSTMs run on the runtime's dynamic kernel, float32 in and out. GRUs, plain
+    RNNs, transposed convolutions and products of two activations have no integer kernel and stay float32.
     ranges: from `collect_ranges` (or `placeholder_ranges`, for cost only) on this very model.
     Raises InvalidRecipe for names that are no layers, and for encodings that integer kernels cannot work with.
     """
@@ -71,7 +69,7 @@ def check_layers(model: onnx.ModelProto, config: Quantization) -> None:
     layers = view.layer_names()
     check_names("quantization.float_layers", config.float_layers, layers)
     check_names("quantization.layer_bits", config.layer_bits, layers)
-    integers = integer_layers(view, config)
+    integers = {view.layer_name(node) for node in integer_layers(view, config)}
     for name in config.layer_bits:
         if name not in integers:
             raise InvalidRecipe(
@@ -80,14 +78,10 @@ def check_layers(model: onnx.ModelProto, config: Quantization) -> None:
             )
 
 
-def integer_layers(view: GraphView, config: Quantization) -> dict[str, onnx.NodeProto]:
-    """Layers whose weights integer kernels multiply with, and a node of each."""
-    found: dict[str, onnx.NodeProto] = {}
-    for node in view.nodes:
-        layer = view.layer_name(node)
-        if layer is not None and node.op_type in _INTEGER_LAYERS and layer not in config.float_layers:
-            found.setdefault(layer, node)
-    return found
+def integer_layers(view: GraphView, config: Quantization) -> list[onnx.NodeProto]:
+    """Nodes of the layers whose weights integer kernels multiply with."""
+    layers = ((view.layer_name(node), node) for node in view.nodes if node.op_type in (*INTEGER_LAYERS, "LSTM"))
+    return [node for layer, node in layers if layer is not None and layer not in config.float_layers]
 
 
 def check_names(field: str, names: Iterable[str], layers: Iterable[str]) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from compressors.techniques import (
     batch_norm_reestimation,
     distillation,
+    dynamic_quantization,
     quantization,
     structured_pruning,
     weight_only_quantization,
 )
 
-MODULES = (structured_pruning, distillation, batch_norm_reestimation, quantization, weight_only_quantization)
+MODULES = (
+    structured_pruning,
+    distillation,
+    batch_norm_reestimation,
+    quantization,
+    dynamic_quantization,
+    weight_only_quantization,
+)
