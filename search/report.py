@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from compressors.recipe import Recipe
+from compressors.tasks import describe
 from search.confirmation import Verdict
 from search.coordinator import Answer, Coordinator
 from search.inputs import JobInputs
 from search.limits import explain
 from search.profile import Profile
+from search.spec import JobSpec
 
 REPORT_VERSION = 1
 
@@ -26,6 +28,7 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
     return {
         "version": REPORT_VERSION,
         "job": {"id": inputs.job_id, "spec": inputs.spec.model_dump(mode="json")},
+        "task": _task(inputs.spec),
         "reason": verdict.reason,
         "stopped_because": answer.reason,
         "baseline": _baseline(profile, verdict),
@@ -48,6 +51,11 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
             "Metric: of the exported file, reloaded from disk. The test split was read for this model only.",
         ],
     }
+
+
+def _task(spec: JobSpec) -> dict[str, Any]:
+    metric = describe(spec.task).metric(spec.metric)
+    return {"name": spec.task, "metric": metric.name, "metric_title": metric.title, "higher_is_better": True}
 
 
 def _baseline(profile: Profile, verdict: Verdict) -> dict[str, Any]:

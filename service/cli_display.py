@@ -65,14 +65,14 @@ def picture(job: Json, trials: dict[int, Json]) -> RenderableType:
 
 
 def progress_line(job: Json) -> str:
-    """`search: 12 of 40 trials, best is trial 8: metric 0.8754, latency 0.408×, size 0.237×`."""
+    """`search: 12 of 40 trials, best is trial 8: top-1 accuracy 0.8754, latency 0.408×, size 0.237×`."""
     progress, best = job.get("progress") or {}, job.get("best")
     text = (
         f"{progress.get('stage') or job['state']}: {progress.get('finished', 0)} of {progress.get('planned', 0)} trials"
     )
     if best:
         text += (
-            f", best is trial {best['trial']}: metric {wording.metric(best['metric'])}, "
+            f", best is trial {best['trial']}: {wording.metric_name(job)} {wording.metric(best['metric'])}, "
             f"latency {wording.ratio(best['latency_ratio'])}, size {wording.ratio(best['size_ratio'])}"
         )
     return text
@@ -147,16 +147,17 @@ def comparison_table(job: Json, report: Json | None = None) -> Table:
     before, best = job.get("baseline") or {}, job.get("best") or {}
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     table.add_column("")
-    for name in ("uncompressed", f"trial {best.get('trial', '?')}", "change"):
-        table.add_column(name, justify="right")
+    for column in ("uncompressed", f"trial {best.get('trial', '?')}", "change"):
+        table.add_column(column, justify="right")
+    name = wording.metric_name(job)
     change = "" if not before or not best else f"{best['metric'] - before['metric']:+.4f}"
     table.add_row(
-        "metric, validation", wording.metric(before.get("metric")), wording.metric(best.get("metric")), change
+        f"{name}, validation", wording.metric(before.get("metric")), wording.metric(best.get("metric")), change
     )
     if best.get("test_metric") is not None:
         test = ((report or {}).get("test") or {}).get("baseline_metric")
         change = "" if test is None else f"{best['test_metric'] - test:+.4f}"
-        table.add_row("metric, test", wording.metric(test), wording.metric(best["test_metric"]), change)
+        table.add_row(f"{name}, test", wording.metric(test), wording.metric(best["test_metric"]), change)
     table.add_row(
         "latency, p50",
         wording.milliseconds(before.get("latency_ms")),

@@ -34,7 +34,7 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
         baseline=baseline,
         feasible=job.get("outcome") == "feasible",
         recipe=wording.recipe(winner.get("recipe"), groups),
-        rows=_comparison(baseline, winner, report.get("test") or {}),
+        rows=_comparison(wording.metric_name(job), baseline, winner, report.get("test") or {}),
         budget=wording.budget_lines(spec.get("budget"), baseline, best),
         violations=[wording.violation(v) for v in winner.get("violations") or best.get("violations") or ()],
         limits=report.get("limits") or (),
@@ -52,6 +52,7 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
         left_out=_facts(report.get("left_out")),
         finished=_moment(job.get("finished_at")),
         words=wording,
+        metric_name=wording.metric_name(job),
     )
 
 
@@ -85,7 +86,7 @@ def _best_of(winner: Json) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _comparison(baseline: Json, winner: Json, test: Json) -> list[tuple[str, str, str, str]]:
+def _comparison(metric: str, baseline: Json, winner: Json, test: Json) -> list[tuple[str, str, str, str]]:
     """(what, uncompressed, winner, change); rows of which nothing is known are left out.
 
     Times of the uncompressed model are those of the winner's own paired measurement where it has them.
@@ -94,8 +95,8 @@ def _comparison(baseline: Json, winner: Json, test: Json) -> list[tuple[str, str
     test_after = winner.get("test_metric") if winner.get("test_metric") is not None else test.get("winner_metric")
     p50, p90 = paired.get("p50_ms", baseline.get("latency_ms")), paired.get("p90_ms", baseline.get("p90_ms"))
     candidates = [
-        _metrics("Metric, test", test.get("baseline_metric"), test_after, test.get("difference_error")),
-        _metrics("Metric, validation", baseline.get("metric"), winner.get("metric"), None),
+        _metrics(f"{_capital(metric)}, test", test.get("baseline_metric"), test_after, test.get("difference_error")),
+        _metrics(f"{_capital(metric)}, validation", baseline.get("metric"), winner.get("metric"), None),
         ("Latency, p50", p50, latency.get("p50_ms"), wording.milliseconds, _ratio_with_interval(latency)),
         ("Latency, p90", p90, latency.get("p90_ms"), wording.milliseconds, ""),
         *(
@@ -112,6 +113,10 @@ def _comparison(baseline: Json, winner: Json, test: Json) -> list[tuple[str, str
         for name, before, after, form, change in candidates
         if before is not None or after is not None
     ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _metrics(

@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from compressors.descriptions import ColumnDescription, LayerDescription, TensorDescription
+from compressors.errors import InvalidData
+from compressors.tasks import describe
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 from service.catalogue import StoredDataset, StoredModel
 
@@ -90,7 +92,10 @@ class DatasetList(PageView):
 
 
 class JobView(BaseModel):
-    """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel."""
+    """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel.
+
+    metric_name: what people call the metric of the job's task; higher is better.
+    """
 
     id: str
     name: str
@@ -100,6 +105,7 @@ class JobView(BaseModel):
     directive: str
     priority: int
     spec: dict[str, Any]
+    metric_name: str
     schedule: str | None
     created_at: datetime
     started_at: datetime | None
@@ -120,6 +126,7 @@ class JobView(BaseModel):
             directive=row.directive,
             priority=row.priority,
             spec=row.spec,
+            metric_name=_metric_name(row.spec),
             schedule=row.schedule_id,
             created_at=datetime.fromtimestamp(row.created_at, UTC),
             started_at=moment(row.started_at),
@@ -132,6 +139,13 @@ class JobView(BaseModel):
 
     def etag(self) -> str:
         return f'"{self.rev}"'
+
+
+def _metric_name(spec: dict[str, Any]) -> str:
+    try:
+        return describe(spec["task"]).metric(spec.get("metric")).title
+    except (InvalidData, KeyError):  # the package that its task came with is gone
+        return "metric"
 
 
 class JobList(PageView):

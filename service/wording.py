@@ -14,7 +14,17 @@ def ratio(value: float | None) -> str:
 
 
 def metric(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
+    """Four decimals; perplexities and errors may be far larger or smaller than a share."""
+    if value is None:
+        return NONE
+    if abs(value) >= 1000:
+        return f"{value:,.1f}"
+    return f"{value:.2g}" if 0 < abs(value) < 0.00005 else f"{value:.4f}"
+
+
+def metric_name(job: Mapping[str, Any]) -> str:
+    """What the job's metric is called: `top-1 accuracy`."""
+    return str(job.get("metric_name") or "metric")
 
 
 def milliseconds(value: float | None) -> str:

@@ -44,6 +44,11 @@ def test_a_job_is_accepted_and_shown_as_the_contract_says(api: RunningApi) -> No
     assert response.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert (job["name"], job["state"], job["reason"], job["outcome"]) == ("edge", "queued", None, None)
     assert job["spec"]["search"]["max_trials"] == 40, "defaults are filled in"
+    assert (job["spec"]["task"], job["spec"]["metric"], job["metric_name"]) == (
+        "classification",
+        None,
+        "top-1 accuracy",
+    )
     assert datetime.fromisoformat(job["created_at"]).utcoffset() is not None
     assert job["created_at"].endswith("Z")
     assert (job["started_at"], job["finished_at"], job["baseline"], job["best"]) == (None, None, None, None)

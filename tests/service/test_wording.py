@@ -24,6 +24,21 @@ def test_durations(value: float | None, text: str) -> None:
     assert wording.seconds(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.88, "0.8800"),
+        (0.0, "0.0000"),
+        (-18.20446, "-18.2045"),
+        (-15_230.44, "-15,230.4"),
+        (-3.1e-6, "-3.1e-06"),
+    ],
+)
+def test_metrics_of_every_size(value: float | None, text: str) -> None:
+    assert wording.metric(value) == text
+
+
 def test_recipes() -> None:
     groups = [{"name": n, "size": s} for n, s in sample_job.GROUPS.items()]
     assert wording.recipe(None) == "–"

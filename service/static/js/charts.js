@@ -1,7 +1,7 @@
 // The two figures of a job page. plotly is loaded when the first job is opened, from this service.
 
 import { fill, h } from "./dom.js";
-import { fileSize, metric, milliseconds, ratio, recipeWords } from "./format.js";
+import { fileSize, metric, metricName, milliseconds, ratio, recipeWords } from "./format.js";
 
 let loading = null;
 
@@ -176,7 +176,7 @@ export class FrontChart {
         note("lowest metric allowed", 1, limits.metric, { xref: "paper", xanchor: "right", yanchor: "bottom" }),
       );
     }
-    const page = layout(color, "latency, share of the uncompressed model", "metric", { shapes, annotations });
+    const page = layout(color, "latency, share of the uncompressed model", metricName(job), { shapes, annotations });
     page.xaxis.range = xRange;
     page.yaxis.range = yRange;
     await Plotly.react(this.box, data, page, CONFIG);
@@ -197,7 +197,7 @@ export class FrontChart {
 
   show(point) {
     const trial = this.trials.get(point.customdata);
-    const rows = trial ? trialRows(trial) : baselineRows(this.job.baseline);
+    const rows = trial ? trialRows(trial, metricName(this.job)) : baselineRows(this.job.baseline, metricName(this.job));
     const title = trial ? `Trial ${trial.number}` : "Uncompressed model";
     fill(
       this.card,
@@ -214,9 +214,9 @@ export class FrontChart {
   }
 }
 
-function trialRows(t) {
+function trialRows(t, name) {
   return [
-    ["metric", metric(t.metric)],
+    [name, metric(t.metric)],
     ["latency", `${ratio(t.latency?.ratio)} · ${milliseconds(t.latency?.p50_ms)}`],
     ["size", `${ratio(t.size_ratio)} · ${fileSize(t.size_bytes)}`],
     ["budget", t.feasible ? "met" : t.state === "gated" ? "missed before tuning" : "missed"],
@@ -224,9 +224,9 @@ function trialRows(t) {
   ];
 }
 
-function baselineRows(b) {
+function baselineRows(b, name) {
   return [
-    ["metric", metric(b?.metric)],
+    [name, metric(b?.metric)],
     ["latency", milliseconds(b?.latency_ms)],
     ["size", fileSize(b?.size_bytes)],
   ];
@@ -278,7 +278,7 @@ export async function drawHistory(box, job, trials) {
     const line = { color: color("muted"), width: 1, dash: "dot" };
     shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: job.baseline.metric, y1: job.baseline.metric, line });
   }
-  const page = layout(color, "trial", "metric", { shapes });
+  const page = layout(color, "trial", metricName(job), { shapes });
   page.xaxis.range = [-0.5, Math.max(4, last) + 0.5];
   page.xaxis.tickformat = "d";
   await Plotly.react(box, data, page, CONFIG);

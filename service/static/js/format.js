@@ -4,7 +4,16 @@ export const NONE = "–";
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 
 export const ratio = (v) => (known(v) ? `${v.toFixed(3)}×` : NONE);
-export const metric = (v) => (known(v) ? v.toFixed(4) : NONE);
+/** Four decimals; perplexities and errors may be far larger or smaller than a share. */
+export function metric(v) {
+  if (!known(v)) return NONE;
+  if (Math.abs(v) >= 1000) return v.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  return v !== 0 && Math.abs(v) < 0.00005 ? String(Number(v.toPrecision(2))) : v.toFixed(4);
+}
+
+/** What the job's metric is called: "top-1 accuracy". */
+export const metricName = (job) => job?.metric_name ?? "metric";
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export const whole = (v) => (known(v) ? v.toLocaleString("en") : NONE);
 
 export function milliseconds(v) {

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { budgetBar, budgetLines } from "./budget.js";
 import { FrontChart, drawHistory } from "./charts.js";
 import { fill, h, throttled } from "./dom.js";
-import { FINAL, ago, fileSize, metric, milliseconds, seconds } from "./format.js";
+import { FINAL, ago, capital, fileSize, metric, metricName, milliseconds, seconds } from "./format.js";
 import { WISHES, jobTitle, progressBar, progressWords, stageSteps, statePill, verdict } from "./job_words.js";
 import { JobFeed } from "./live.js";
 import { LogsView } from "./logs_view.js";
@@ -177,7 +177,7 @@ function tiles(job) {
   const drop = base && best ? best.metric - base.metric : null;
   const points = drop === null ? "" : `${drop >= 0 ? "+" : "−"}${Math.abs(drop).toFixed(4)} on validation`;
   return [
-    tile("Metric", metric(score), best?.test_metric ? "on test" : best ? "on validation" : "", [base ? `${points || "validation"}, uncompressed ${metric(base.metric)}` : ""], lines["Metric drop"]),
+    tile(capital(metricName(job)), metric(score), best?.test_metric ? "on test" : best ? "on validation" : "", [base ? `${points || "validation"}, uncompressed ${metric(base.metric)}` : ""], lines["Metric drop"]),
     tile("Latency", milliseconds(best?.latency_ms), best ? times(best.latency_ratio, "faster", "slower") : "", [base ? `uncompressed ${milliseconds(base.latency_ms)}` : ""], lines.Latency),
     tile("Size", fileSize(best?.size_bytes), best ? times(best.size_ratio, "smaller", "larger") : "", [base ? `uncompressed ${fileSize(base.size_bytes)}` : ""], lines.Size),
     h(
