@@ -45,6 +45,7 @@ def store_encoded(model: onnx.ModelProto, encodings: Mapping[str, Encoding]) -> 
             renamed[tensor.name] = stored
     if not renamed:
         return model
+    _keep_names(emission.nodes, renamed)
     for node in model.graph.node:
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
@@ -52,6 +53,17 @@ def store_encoded(model: onnx.ModelProto, encodings: Mapping[str, Encoding]) -> 
         copied.input.extend(renamed.get(name, name) for name in node.input)
         emission.nodes.append(copied)
     return emission.finish(emission.nodes, list(model.graph.input), list(model.graph.output))
+
+
+def _keep_names(decoding: Iterable[onnx.NodeProto], renamed: dict[str, str]) -> None:
+    """Decoded tensors take the names of the initialisers that they stand for, so that a file says what it holds."""
+    final: dict[str, str] = {}
+    for name, stored in renamed.items():
+        renamed[name] = final.setdefault(stored, name)
+    for node in decoding:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = final.get(name, name)
 
 
 class _Store:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from service import cli_check, cli_compress, cli_jobs, cli_processes, cli_schedule
+from service import cli_check, cli_compress, cli_jobs, cli_pack, cli_processes, cli_schedule
 
 app = typer.Typer(
     name="bantam",
@@ -26,6 +26,8 @@ _RUN: Sequence[Callable[..., None]] = (
 _JOBS: Sequence[Callable[..., None]] = (
     cli_check.check,
     cli_compress.compress,
+    cli_pack.pack,
+    cli_pack.unpack,
     cli_jobs.submit,
     cli_jobs.jobs,
     cli_jobs.watch,
