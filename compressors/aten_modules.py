@@ -29,6 +29,8 @@ class LayerCall:
     options: arguments of `kind`'s constructor. tensors: the module's tensors by attribute name ('weight',
     'running_mean', …) as nodes of the source program; absent ones are left out. first_of_tuple: the operator returns a
     tuple of which only element 0 is the layer's output. training: the operator asks for training behaviour.
+    states: what the module takes behind its input, a node or a pair of nodes; None: nothing. state_count: of recurrent
+    operators, which return (output, *states) where modules return (output, state) or (output, (state, state)).
     """
 
     kind: type[nn.Module]
@@ -37,6 +39,8 @@ class LayerCall:
     tensors: dict[str, fx.Node] = field(default_factory=dict)
     first_of_tuple: bool = False
     training: bool = False
+    states: Any = None
+    state_count: int = 0
 
 
 Arguments = dict[str, Any]
@@ -83,19 +87,21 @@ def bound_arguments(node: fx.Node) -> Arguments:
     return arguments
 
 
-def node_shape(value: object) -> tuple[Any, ...]:
-    """Shape recorded by torch.export at a node; dynamic dimensions are SymInt."""
-    assert isinstance(value, fx.Node)
-    return tuple(value.meta["val"].shape)
+def reads(*names: str) -> Callable[[Reader], Reader]:
+    """Declares the reader of the operators called `names` (see `operator_name`)."""
 
-
-def _reads(*names: str) -> Callable[[Reader], Reader]:
     def register(reader: Reader) -> Reader:
         for name in names:
             _READERS[name] = reader
         return reader
 
     return register
+
+
+def node_shape(value: object) -> tuple[Any, ...]:
+    """Shape recorded by torch.export at a node; dynamic dimensions are SymInt."""
+    assert isinstance(value, fx.Node)
+    return tuple(value.meta["val"].shape)
 
 
 def _tensors(**nodes: object) -> dict[str, fx.Node]:
@@ -114,7 +120,7 @@ def _literal(*values: object) -> bool:
     return not any(isinstance(item, (fx.Node, torch.SymInt)) for item in flat)
 
 
-@_reads("conv1d", "conv2d", "conv3d", "conv1d.padding", "conv2d.padding", "conv3d.padding", "convolution")
+@reads("conv1d", "conv2d", "conv3d", "conv1d.padding", "conv2d.padding", "conv3d.padding", "convolution")
 def _convolution(a: Arguments, node: fx.Node) -> LayerCall | None:
     if a.get("transposed"):
         return _transposed_convolution(a, node)
@@ -136,7 +142,7 @@ def _convolution(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(_CONV[dimensions], options, a["input"], _tensors(weight=a["weight"], bias=a["bias"]))
 
 
-@_reads("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
+@reads("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
 def _transposed_convolution(a: Arguments, node: fx.Node) -> LayerCall | None:
     weight = node_shape(a["weight"])
     dimensions = len(weight) - 2
@@ -168,19 +174,19 @@ def _linear_call(source: object, weight: object, bias: object) -> LayerCall | No
     return LayerCall(nn.Linear, options, source, _tensors(weight=weight, bias=bias))
 
 
-@_reads("linear")
+@reads("linear")
 def _linear(a: Arguments, node: fx.Node) -> LayerCall | None:
     return _linear_call(a["input"], a["weight"], a["bias"])
 
 
-@_reads("addmm")
+@reads("addmm")
 def _addmm(a: Arguments, node: fx.Node) -> LayerCall | None:
     if a["alpha"] != 1 or a["beta"] != 1:
         return None
     return _linear_call(a["mat1"], _untransposed(a["mat2"]), a["self"])
 
 
-@_reads("mm")
+@reads("mm")
 def _mm(a: Arguments, node: fx.Node) -> LayerCall | None:
     return _linear_call(a["self"], _untransposed(a["mat2"]), None)
 
@@ -201,7 +207,7 @@ def _untransposed(value: object) -> fx.Node | None:
     return source if isinstance(source, fx.Node) and len(node_shape(source)) == 2 else None
 
 
-@_reads(
+@reads(
     "batch_norm",
     "native_batch_norm",
     "_native_batch_norm_legit",
@@ -238,7 +244,7 @@ def _batch_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
     )
 
 
-@_reads("layer_norm", "native_layer_norm")
+@reads("layer_norm", "native_layer_norm")
 def _layer_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
     if (a["weight"] is None and a["bias"] is not None) or not _literal(a["normalized_shape"]):
         return None
@@ -253,7 +259,19 @@ def _layer_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(nn.LayerNorm, options, a["input"], tensors, first_of_tuple=native)
 
 
-@_reads("group_norm", "native_group_norm")
+@reads("rms_norm")
+def _rms_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
+    if not _literal(a["normalized_shape"]):
+        return None
+    options = {
+        "normalized_shape": tuple(a["normalized_shape"]),
+        "eps": a["eps"],
+        "elementwise_affine": a["weight"] is not None,
+    }
+    return LayerCall(nn.RMSNorm, options, a["input"], _tensors(weight=a["weight"]))
+
+
+@reads("group_norm", "native_group_norm")
 def _group_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
     shape = node_shape(a["input"])
     affine = a["weight"] is not None
@@ -270,7 +288,7 @@ def _group_norm(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(nn.GroupNorm, options, a["input"], tensors, first_of_tuple=native)
 
 
-@_reads("embedding")
+@reads("embedding")
 def _embedding(a: Arguments, node: fx.Node) -> LayerCall | None:
     rows, width = node_shape(a["weight"])
     options = {
@@ -283,7 +301,7 @@ def _embedding(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(nn.Embedding, options, a["indices"], _tensors(weight=a["weight"]))
 
 
-@_reads("dropout", "native_dropout", "feature_dropout")
+@reads("dropout", "native_dropout", "feature_dropout")
 def _dropout(a: Arguments, node: fx.Node) -> LayerCall | None:
     native = operator_name(node) == "native_dropout"
     kind: type[nn.Module] = nn.Dropout
@@ -292,7 +310,7 @@ def _dropout(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(kind, {"p": a["p"]}, a["input"], first_of_tuple=native, training=bool(a["train"]))
 
 
-@_reads("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+@reads("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
 def _max_pool(a: Arguments, node: fx.Node) -> LayerCall | None:
     name = operator_name(node)
     dimensions = int(name[len("max_pool")])
@@ -308,7 +326,7 @@ def _max_pool(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(_MAX_POOL[dimensions], options, a["self"], first_of_tuple=name.endswith("indices"))
 
 
-@_reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
+@reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _avg_pool(a: Arguments, node: fx.Node) -> LayerCall | None:
     dimensions = int(operator_name(node)[len("avg_pool")])
     options = {
@@ -325,7 +343,7 @@ def _avg_pool(a: Arguments, node: fx.Node) -> LayerCall | None:
     return LayerCall(_AVG_POOL[dimensions], options, a["self"])
 
 
-@_reads(
+@reads(
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",

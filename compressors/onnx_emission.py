@@ -59,7 +59,7 @@ class Size:
 
 
 Dimension = int | Size
-Names = str | tuple[str, ...]
+Names = str | tuple["Names", ...]
 Emitter = Callable[..., Names | Size]
 _Function = TypeVar("_Function", bound=Emitter)
 

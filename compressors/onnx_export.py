@@ -2,7 +2,7 @@
 
 torch.onnx.export takes 3.5 to 5 s for a ResNet-20; a candidate's gate needs the file in well under a second, and
 without the exporter's metadata (80 kB of 1.16 MB for that model). The emitters stand in `onnx_layers`,
-`onnx_pointwise`, `onnx_products` and `onnx_tensors`; importing this module registers them.
+`onnx_recurrent`, `onnx_pointwise`, `onnx_products` and `onnx_tensors`; importing this module registers them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ import torch
 from onnx import helper
 from torch import Tensor, fx, nn
 
-from compressors import onnx_layers, onnx_pointwise, onnx_products, onnx_tensors
+from compressors import onnx_layers, onnx_pointwise, onnx_products, onnx_recurrent, onnx_tensors
 from compressors.batch_norm import fold_batch_norm
 from compressors.errors import ParityError, UnsupportedModel
 from compressors.onnx_emission import (
     ELEMENT_TYPES,
     EMITTERS,
     Emission,
+    Names,
     Size,
     Value,
     array_of,
@@ -33,7 +34,7 @@ from compressors.onnx_emission import (
 from compressors.onnx_graph import needed_nodes
 from compressors.runtime import Session
 
-FAMILIES = (onnx_layers, onnx_pointwise, onnx_products, onnx_tensors)
+FAMILIES = (onnx_layers, onnx_recurrent, onnx_pointwise, onnx_products, onnx_tensors)
 
 
 def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onnx.ModelProto:
@@ -151,11 +152,14 @@ def _emit(
         raise UnsupportedModel(f"node {node.name!r} ({key}): {error}") from error
     finally:
         emission.prefix = ""
-    if isinstance(names, Size):
-        return names
+    return names if isinstance(names, Size) else _values(names, result)
+
+
+def _values(names: Names, result: Any) -> Any:
+    """A `Value` per name, nested as the results are."""
     if isinstance(names, str):
         return _value(names, result)
-    return tuple(_value(name, tensor) for name, tensor in zip(names, result, strict=True))
+    return tuple(_values(name, part) for name, part in zip(names, result, strict=True))
 
 
 def _value(name: str, tensor: Tensor, *, constant: bool = False) -> Value:
@@ -166,7 +170,7 @@ def _metas(result: Any) -> tuple[Value, ...]:
     if isinstance(result, Tensor):
         return (_value("", result),)
     if isinstance(result, (tuple, list)):
-        return tuple(_value("", tensor) for tensor in result)
+        return tuple(value for part in result for value in _metas(part))
     return ()
 
 
@@ -214,9 +218,22 @@ def _finish(
     return infos
 
 
+def _drop_unread(node: onnx.NodeProto, read: Container[str]) -> None:
+    """Nameless outputs are not computed."""
+    names = [name if name in read else "" for name in node.output]
+    while not names[-1]:
+        names.pop()
+    del node.output[:]
+    node.output.extend(names)
+
+
 def _tidy(nodes: list[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """Drops nodes that no output needs, and the Identity before an output where its source has no other reader."""
+    """Drops nodes that no output needs, results of recurrent layers that nobody reads, and the Identity before an
+    output where its source has no other reader."""
     kept = needed_nodes(nodes, outputs)
+    for node in kept:
+        if node.op_type in onnx_recurrent.GATE_ORDER:
+            _drop_unread(node, {name for reader in kept for name in reader.input})
     readers = Counter(name for node in kept for name in node.input)
     producers = {name: node for node in kept for name in node.output}
     result = []

@@ -116,6 +116,17 @@ def layer_norm(emission: Emission, layer: nn.LayerNorm, x: Value) -> str:
     )
 
 
+@emits(nn.RMSNorm)
+def rms_norm(emission: Emission, layer: nn.RMSNorm, x: Value) -> str:
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4), in the steps that the runtime fuses."""
+    epsilon = layer.eps if layer.eps is not None else torch.finfo(x.dtype).eps
+    axes = emission.ints(range(-len(layer.normalized_shape), 0))
+    square = emission.add("ReduceMean", emission.add("Pow", x, emission.scalar(2.0, x.dtype)), axes, keepdims=1)
+    root = emission.add("Sqrt", emission.add("Add", square, emission.scalar(epsilon, x.dtype)))
+    normed = emission.add("Div", x, root)
+    return normed if layer.weight is None else emission.add("Mul", normed, emission.parameter("weight", layer.weight))
+
+
 @emits(nn.GroupNorm)
 def group_norm(emission: Emission, layer: nn.GroupNorm, x: Value) -> str:
     # The runtime has a kernel for InstanceNormalization and expands GroupNormalization into a dozen operators.
@@ -142,6 +153,28 @@ def embedding(emission: Emission, layer: nn.Embedding, indices: Value) -> str:
     if layer.max_norm is not None:
         raise UnsupportedModel("Embedding with max_norm rewrites its weights while it runs; remove max_norm")
     return emission.add("Gather", emission.parameter("weight", layer.weight), indices)
+
+
+@emits(nn.EmbeddingBag)
+def embedding_bag(emission: Emission, layer: nn.EmbeddingBag, indices: Value) -> str:
+    """indices: (batch, length). Padding counts neither in a sum nor in a mean."""
+    if layer.max_norm is not None:
+        raise UnsupportedModel("EmbeddingBag with max_norm rewrites its weights while it runs; remove max_norm")
+    vectors = emission.add("Gather", emission.parameter("weight", layer.weight), indices)
+    axis = emission.ints([1])
+    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[layer.mode]
+    if layer.padding_idx is None:
+        return emission.add(op, vectors, axis, keepdims=0)
+    if layer.mode == "max":
+        raise UnsupportedModel("EmbeddingBag with mode='max' and padding_idx is not exported; use 'sum' or 'mean'")
+    padding = emission.add("Equal", indices, emission.scalar(layer.padding_idx, indices.dtype))
+    counted = emission.cast(emission.add("Not", padding), layer.weight.dtype)
+    counted = emission.add("Unsqueeze", counted, emission.ints([2]))
+    total = emission.add("ReduceSum", emission.add("Mul", vectors, counted), axis, keepdims=0)
+    if layer.mode == "sum":
+        return total
+    count = emission.add("ReduceSum", counted, axis, keepdims=0)
+    return emission.add("Div", total, emission.add("Max", count, emission.scalar(1.0, layer.weight.dtype)))
 
 
 @emits(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity)

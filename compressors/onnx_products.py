@@ -62,6 +62,16 @@ def matmul(emission: Emission, x: Value, y: Value) -> str:
     return emission.add("MatMul", x, y)
 
 
+@emits(aten.einsum.default)
+def einsum(emission: Emission, equation: str, tensors: Sequence[Value], path: Sequence[int] | None = None) -> str:
+    return emission.add("Einsum", *tensors, equation=equation)
+
+
+@emits(aten.outer.default)
+def outer(emission: Emission, x: Value, y: Value) -> str:
+    return emission.add("Mul", emission.add("Unsqueeze", x, emission.ints([1])), y)
+
+
 @emits(aten.addmm.default)
 def addmm(emission: Emission, bias: Value, x: Value, y: Value, beta: float = 1, alpha: float = 1) -> str:
     return emission.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ _END = 2**63 - 1
 def dynamic_size(emission: Emission, x: Value, dim: int) -> Size:
     axis = dim % x.rank
     return Size(emission.add("Shape", x, start=axis, end=axis + 1), x.shape[axis])
+
+
+@emits(aten.sym_numel.default)
+def dynamic_count(emission: Emission, x: Value) -> Size:
+    return Size(emission.add("Reshape", emission.add("Size", x), emission.ints([1])), math.prod(x.shape))
 
 
 @emits(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
@@ -165,13 +171,59 @@ def index_select(emission: Emission, x: Value, dim: int, index: Value) -> str:
 
 @emits(aten.index.Tensor)
 def index(emission: Emission, x: Value, indices: Sequence[Value | None]) -> str:
+    """Several tensors, on axes side by side, index the one axis that these make when merged."""
     given = [(axis, tensor) for axis, tensor in enumerate(indices) if tensor is not None]
-    if len(given) != 1 or given[0][1].dtype is torch.bool:
+    if any(tensor.dtype is torch.bool for _, tensor in given):
+        raise UnsupportedModel("indexing with masks is not exported, its result has no fixed size; use where")
+    first, last = given[0][0], given[-1][0]
+    if last - first + 1 != len(given):
+        raise UnsupportedModel("indexing axes that are not side by side is not exported; permute them together first")
+    if len(given) == 1:
+        return emission.add("Gather", x, given[0][1], axis=first)
+    merged = emission.add("Reshape", x, emission.ints([*[0] * first, -1, *x.shape[last + 1 :]]))
+    return emission.add("Gather", merged, _merged_positions(emission, x, given), axis=first)
+
+
+def _merged_positions(emission: Emission, x: Value, given: Sequence[tuple[int, Value]]) -> str:
+    """Row-major positions in the merged axis; negative indices count from the end of their own axis."""
+    constants = [tensor.constant for _, tensor in given]
+    sizes = [x.shape[axis] for axis, _ in given]
+    if all(constant is not None for constant in constants) and given[0][0] > 0:
+        position = torch.zeros((), dtype=torch.int64)
+        for constant, size in zip(constants, sizes, strict=True):
+            assert constant is not None
+            position = position * size + constant.remainder(size)
+        return emission.constant(position.numpy())
+    name = ""
+    for (axis, tensor), size in zip(given, sizes, strict=True):
+        # The batch is as long as it happens to be; its indices are taken as they are.
+        single = operand(emission, tensor, torch.int64)
+        single = single if axis == 0 else emission.add("Mod", single, emission.scalar(size, torch.int64))
+        if name:
+            single = emission.add("Add", emission.add("Mul", name, emission.scalar(size, torch.int64)), single)
+        name = single
+    return name
+
+
+@emits(aten.gather.default)
+def gather(emission: Emission, x: Value, dim: int, index: Value, sparse_grad: bool = False) -> str:
+    if any(
+        have != want for axis, (have, want) in enumerate(zip(x.shape, index.shape, strict=True)) if axis != dim % x.rank
+    ):
         raise UnsupportedModel(
-            "indexing with masks or with several tensors at once is not exported; use gather or where"
+            f"gather of {list(index.shape)} from {list(x.shape)}: other axes must be of equal length"
         )
-    axis, positions = given[0]
-    return emission.add("Gather", x, positions, axis=axis)
+    return emission.add("GatherElements", x, operand(emission, index, torch.int64), axis=dim)
+
+
+@emits(aten.repeat_interleave.self_int)
+def repeat_interleave(emission: Emission, x: Value, repeats: int, dim: int | None = None, **kwargs: Any) -> str:
+    if dim is None or dim % x.rank == 0:
+        raise UnsupportedModel(
+            "repeat_interleave of the batch or of all axes at once is not exported; name another axis"
+        )
+    positions = [place for place in range(x.shape[dim]) for _ in range(repeats)]
+    return emission.add("Gather", x, emission.ints(positions), axis=dim)
 
 
 @emits(aten.pad.default, aten.constant_pad_nd.default)

@@ -10,11 +10,14 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, SymIntArgument, TensorArgument
 
+from compressors import aten_recurrent
 from compressors.aten_modules import LayerCall, operator_name, read_layer
 from compressors.errors import UnsupportedModel
 from compressors.module_tree import has_attribute, place
 from compressors.program_layers import ProgramLayers, allowed_name
 
+# Modules whose import declares readers of layers.
+READERS = (aten_recurrent,)
 _STORED = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 _INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 _ASSERTIONS = ("_assert", "sym_constrain_range")
@@ -200,9 +203,20 @@ class _Lowering:
         self.training |= layer.training
         tensors = {attribute: self._stored[tensor] for attribute, tensor in layer.tensors.items()}
         name = self._layers.name(node, layer, tensors, set(self._stored.values()))
-        self._values[node] = self.graph.call_module(name, (self._argument(layer.input),))
+        inputs = (layer.input,) if layer.states is None else (layer.input, layer.states)
+        call = self.graph.call_module(name, self._argument(inputs))
+        self._values[node] = self._flat_results(call, layer.state_count) if layer.state_count else call
         if layer.first_of_tuple:
             self._first_only.add(node)
+
+    def _flat_results(self, call: fx.Node, state_count: int) -> tuple[fx.Node, ...]:
+        """(output, *states) of a recurrent module; what nobody reads goes with everything else that is unread."""
+        output = self.graph.call_function(operator.getitem, (call, 0))
+        states = self.graph.call_function(operator.getitem, (call, 1))
+        if state_count == 1:
+            return output, states
+        parts = (self.graph.call_function(operator.getitem, (states, i)) for i in range(state_count))
+        return output, *parts
 
     def _argument(self, argument: Any) -> Any:
         return fx.node.map_aggregate(argument, self._value)

@@ -45,7 +45,7 @@ class ProgramLayers:
     def _new_name(self, node: fx.Node, kind: type[nn.Module], tensors: Mapping[str, str], stored: Set[str]) -> str:
         around = self._around(node, kind)
         candidates: list[str] = []
-        for attribute in ("weight", "running_mean"):
+        for attribute in ("weight", "running_mean", "weight_ih_l0"):
             if attribute not in tensors:
                 continue
             path = tensors[attribute]
@@ -86,9 +86,9 @@ class ProgramLayers:
         for attribute, path in tensors.items():
             value = self.tensor(path)
             if attribute in module._parameters:
-                module._parameters[attribute] = (
-                    value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
-                )
+                # By assignment: recurrent modules keep a second list of their parameters.
+                is_parameter = isinstance(value, nn.Parameter)
+                setattr(module, attribute, value if is_parameter else nn.Parameter(value, requires_grad=False))
             else:
                 module._buffers[attribute] = value.detach()
         if module._buffers.get("num_batches_tracked") is not None:

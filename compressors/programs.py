@@ -198,17 +198,28 @@ def describe_layers(module: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) ->
     )
 
 
-def layer_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one call, per sample (dimension 0 is the batch); biases and norms count as 0."""
+def layer_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: Any) -> int:
+    """Multiply-accumulates of one call, per sample (dimension 0 is the batch); biases and norms count as 0.
+
+    output_shape: of a layer with several results a list, which is not read (a recurrent layer multiplies all its
+    matrices once per step).
+    """
     if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         positions = math.prod(input_shape[2:])
     elif isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         positions = math.prod(output_shape[2:])
     elif isinstance(layer, nn.Linear):
         positions = math.prod(output_shape[1:-1]) if len(output_shape) > 1 else 1
+    elif isinstance(layer, nn.RNNBase):
+        return steps(layer, input_shape) * sum(p.numel() for p in layer.parameters() if p.dim() == 2)
     else:
         return 0
     return positions * layer.weight.numel()
+
+
+def steps(layer: nn.RNNBase, input_shape: tuple[int, ...]) -> int:
+    """Length of the sequences of `input_shape`, whose batch stands first, second, or nowhere."""
+    return input_shape[1 if layer.batch_first and len(input_shape) == 3 else 0]
 
 
 def _describe_tensor(name: str, value: torch.Tensor, id_limit: int | None = None) -> TensorDescription:
@@ -222,7 +233,7 @@ def _id_limit(module: fx.GraphModule, node: fx.Node) -> int | None:
     for user in node.users:
         if user.op == "call_module":
             layer = module.get_submodule(str(user.target))
-            limits.append(layer.num_embeddings if isinstance(layer, nn.Embedding) else None)
+            limits.append(layer.num_embeddings if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) else None)
         elif user.op == "call_function" and str(user.target).removeprefix("aten.").split(".")[0] in _ID_PRESERVING:
             limits.append(_id_limit(module, user))
     return min((limit for limit in limits if limit is not None), default=None)
