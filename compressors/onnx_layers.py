@@ -118,13 +118,28 @@ def layer_norm(emission: Emission, layer: nn.LayerNorm, x: Value) -> str:
 
 @emits(nn.RMSNorm)
 def rms_norm(emission: Emission, layer: nn.RMSNorm, x: Value) -> str:
+    weight = "" if layer.weight is None else emission.parameter("weight", layer.weight)
+    return _rms_norm(emission, x, len(layer.normalized_shape), weight, layer.eps)
+
+
+@emits(aten.rms_norm.default)
+def functional_rms_norm(
+    emission: Emission,
+    x: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
+) -> str:
+    return _rms_norm(emission, x, len(normalized_shape), "" if weight is None else weight.name, eps)
+
+
+def _rms_norm(emission: Emission, x: Value, axes: int, weight: str, eps: float | None) -> str:
     """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, eq. 4), in the steps that the runtime fuses."""
-    epsilon = layer.eps if layer.eps is not None else torch.finfo(x.dtype).eps
-    axes = emission.ints(range(-len(layer.normalized_shape), 0))
-    square = emission.add("ReduceMean", emission.add("Pow", x, emission.scalar(2.0, x.dtype)), axes, keepdims=1)
-    root = emission.add("Sqrt", emission.add("Add", square, emission.scalar(epsilon, x.dtype)))
-    normed = emission.add("Div", x, root)
-    return normed if layer.weight is None else emission.add("Mul", normed, emission.parameter("weight", layer.weight))
+    epsilon = emission.scalar(eps if eps is not None else torch.finfo(x.dtype).eps, x.dtype)
+    square = emission.add("Pow", x, emission.scalar(2.0, x.dtype))
+    mean = emission.add("ReduceMean", square, emission.ints(range(-axes, 0)), keepdims=1)
+    normed = emission.add("Div", x, emission.add("Sqrt", emission.add("Add", mean, epsilon)))
+    return emission.add("Mul", normed, weight) if weight else normed
 
 
 @emits(nn.GroupNorm)

@@ -394,13 +394,14 @@ def example_inputs(name: str, seed: int = 0) -> tuple[Tensor, ...]:
         return MODELS[name].inputs()
 
 
-def export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """torch.export with a free batch dimension."""
+def export(model: nn.Module, inputs: tuple[Tensor, ...], batch_axis: int | None = 0) -> ExportedProgram:
+    """torch.export with a free batch dimension; batch_axis=None: with fixed shapes."""
     batch = Dim("batch", min=1, max=4096)
+    free = None if batch_axis is None else tuple({batch_axis: batch} for _ in inputs)
     with warnings.catch_warnings():
         # Recurrent layers keep a second list of their weights, which the exporter warns about.
         warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
-        return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+        return torch.export.export(model, inputs, dynamic_shapes=free)
 
 
 @functools.cache

@@ -326,7 +326,7 @@ FAMILIES = (
     Family("densenet", DenseNet, images(3, 32)),
     Family("resnext", lambda: BottleneckNet(groups=4, gate=0), images(3, 32)),
     Family("senet", lambda: BottleneckNet(groups=1, gate=8), images(3, 32)),
-    Family("googlenet", GoogLeNet, images(3, 32), task="multilabel"),
+    Family("googlenet", GoogLeNet, images(3, 32), task="multi_label"),
     Family("unet", UNet, images(3, 32), task="segmentation", output="map"),
     Family("speech_cnn", SpeechCnn, floats(1, 1600)),
 )

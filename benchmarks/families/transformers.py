@@ -250,6 +250,6 @@ FAMILIES = (
     Family("vit", Vit, images(3, 32)),
     Family("bert", Bert, joined(tokens(VOCABULARY, LENGTH, lowest=1), MASK)),
     Family("tagger", Tagger, padded_tokens, task="token_classification", output="sequence"),
-    Family("gpt", Gpt, tokens(VOCABULARY, LENGTH), task="language_modeling", output="sequence"),
-    Family("llama", Llama, tokens(VOCABULARY, LENGTH), task="language_modeling", output="sequence"),
+    Family("gpt", Gpt, tokens(VOCABULARY, LENGTH), task="language_modelling", output="sequence"),
+    Family("llama", Llama, tokens(VOCABULARY, LENGTH), task="language_modelling", output="sequence"),
 )

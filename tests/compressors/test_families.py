@@ -11,7 +11,9 @@ from torch import nn
 
 from benchmarks.families import FAMILIES, Family, export_pt2, exported
 from compressors.archive import check_archive
+from compressors.programs import describe as describe_program
 from compressors.programs import load_program, relative_error, to_modules
+from compressors.tasks import describe
 
 EXACT = 1e-5
 
@@ -41,6 +43,13 @@ def test_networks_are_what_their_family_says(family: Family) -> None:
         assert norm.momentum == 0.1
         assert norm.running_var is not None
         assert math.isfinite(float(norm.running_var.sum()))
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_networks_serve_their_task(family: Family) -> None:
+    program = exported(family.name)
+    (output,) = describe_program(program, to_modules(program)).outputs
+    assert not list(describe(family.task).output_problems(output))
 
 
 @pytest.mark.parametrize("name", ["resnet_a", "lstm", "bert"])

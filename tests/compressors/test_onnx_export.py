@@ -114,6 +114,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor | tuple[Tensor, ...]]] = {
     "attention": lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, is_causal=True),
     "attention_mask": lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(4, 4).tril() > 0, scale=0.7),
     "index": lambda x: x[:, torch.tensor([2, 0])] + x.new_ones(x.size(0), 1, 1, 4) + x.new_full((1,), 2),
+    "gather": lambda x: x.gather(1, (x > 0).to(torch.int64) + 1) + x.gather(-1, (x > 0).to(torch.int64)),
+    "einsum": lambda x: torch.einsum("bchw,bdhw->bcd", x, x) @ torch.einsum("... h w -> ... w h", x).sum(-1),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, dim=1) + x.repeat_interleave(3, -1)[:, :1, :, :4],
+    "outer": lambda x: torch.outer(x.mean((1, 2, 3)), torch.arange(3.0)) + x.view(x.numel() // 48, 3, 16).sum(-1),
+    "rms_norm": lambda x: F.rms_norm(x, (4, 4)) + F.rms_norm(x, (4,), torch.tensor([1.0, 2.0, 3.0, 0.5]), 1e-3),
     "prelu": lambda x: F.prelu(x, torch.tensor([0.1, 0.2, 0.3])) + F.prelu(x, torch.tensor([0.5])),
     "argmax": lambda x: x.argmax(1),
     "cumsum": lambda x: x.cumsum(2),
@@ -164,16 +169,49 @@ def test_an_unknown_operator_is_named() -> None:
         export_onnx(module, (torch.randn(2, 3),))
 
 
-def test_indexing_with_a_mask_is_refused() -> None:
-    class Masked(nn.Module):
-        def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-            y: Tensor = x[:, rows, rows]
-            return y
+class Indexed(nn.Module):
+    """Several index tensors side by side: stored ones, negative ones, given ones, one along the batch."""
 
-    x = (torch.randn(2, 3, 3), torch.tensor([0, 1]))
-    program = torch.export.export(Masked(), x)
-    with pytest.raises(UnsupportedModel, match="several tensors"):
-        export_onnx(to_modules(program), x)
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.tensor([0, 2, -1, 1]))
+
+    def forward(self, x: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
+        batch = torch.arange(x.shape[0])
+        stored = x[:, self.rows, self.rows.flip(0)]
+        return (
+            stored,
+            x[:, :, self.rows[:, None], self.rows[1:]],
+            x[:, self.rows[:2], columns[0]],
+            x[batch, columns[:, 0]],
+        )
+
+
+def test_several_index_tensors() -> None:
+    x, columns = torch.randn(3, 4, 5, 5), torch.tensor([[-2, 1], [0, 3], [2, -1]])
+    module = to_modules(export(Indexed(), (x, columns)))
+    session = OnnxRuntime().load_model(export_onnx(module, (x, columns)), 1)
+    more = (torch.cat([x, -x]), torch.cat([columns, columns.flip(1)]))
+    check_parity(module, session, more, tolerance=0)
+
+
+class MaskIndexed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, torch.tensor([True, False, True])]
+
+
+class ApartIndexed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, torch.tensor([0, 1]), :, torch.tensor([1, 0])]
+
+
+@pytest.mark.parametrize(("model", "named"), [(MaskIndexed(), "masks"), (ApartIndexed(), "side by side")])
+def test_indexing_that_is_refused(model: nn.Module, named: str) -> None:
+    x = (torch.randn(2, 3, 4, 4),)
+    with pytest.raises(UnsupportedModel, match=named):
+        export_onnx(to_modules(export(model, x)), x)
 
 
 def test_uneven_adaptive_pools_are_refused() -> None:
