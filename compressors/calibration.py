@@ -18,6 +18,10 @@ from compressors.recipe import Quantization
 
 Ranges = Mapping[str, tuple[float, float]]
 
+UNBOUNDED = (-np.inf, np.inf)
+# Numbers of this size are no results but masks: -1e9, the lowest float, minus infinity.
+MASKED = 1e8
+
 
 def collect_ranges(
     model: onnx.ModelProto, inputs: Iterable[Sequence[Array]], config: Quantization, threads: int = 1
@@ -26,7 +30,9 @@ def collect_ranges(
 
     inputs: batches, one array per model input; memory is bounded by the activations of one batch.
     config: its observer and bit widths decide. All observers but min_max read histograms from a second pass.
-    Raises InvalidData if there are no inputs or an activation is not finite.
+    What masks attention (minus infinity, the lowest float) would leave nothing of the other values; such an activation
+    gets the range (-inf, inf) and stays float.
+    Raises InvalidData if there are no inputs or an activation is NaN.
     """
     batches = list(inputs)
     if not batches:
@@ -46,21 +52,25 @@ def collect_ranges(
     for batch in batches:
         for name, content in values(batch):
             low, high = float(content.min()), float(content.max())
-            if not np.isfinite([low, high]).all():
-                raise InvalidData(f"activation {name!r} is not finite on the calibration data (range {low}..{high})")
+            if np.isnan([low, high]).any():
+                raise InvalidData(f"activation {name!r} is not a number somewhere on the calibration data")
             known = extremes.get(name, (low, high))
             extremes[name] = (min(low, known[0]), max(high, known[1]))
+    unbounded = {name: UNBOUNDED for name, extreme in extremes.items() if np.abs(extreme).max() >= MASKED}
+    extremes = {name: extreme for name, extreme in extremes.items() if name not in unbounded}
     ranges = extremes
     if config.observer != "min_max":
         histograms = {name: np.zeros(BINS, dtype=np.int64) for name in extremes}
         for batch in batches:
             for name, content in values(batch):
-                histograms[name] += histogram_of(content, *extremes[name])
+                if name in extremes:
+                    histograms[name] += histogram_of(content, *extremes[name])
         bits = activation_bits(view, config)
         ranges = {
             name: _clipped(histograms[name], *extremes[name], config, 2 ** bits.get(name, config.activation_bits) - 1)
             for name in extremes
         }
+    ranges = {**ranges, **unbounded}
     return {name: ranges[root] for name, root in roots.items()}
 
 

@@ -79,6 +79,7 @@ class QuantizedGraph:
         self._bits = activation_bits(view, config)
         self._integers: dict[str, Quantized] = {}
         self._floats: dict[str, str] = {}
+        self._unbounded: dict[str, bool] = {}
         for name in view.inputs:
             self.emission.reserve(name)
         for node in view.nodes:
@@ -92,7 +93,9 @@ class QuantizedGraph:
         return self.emission.finish(nodes, list(graph.input), list(graph.output))
 
     def stays_float(self, node: onnx.NodeProto) -> bool:
-        return self.view.layer_name(node) in self.config.float_layers
+        """A layer that was asked to, and whatever reads or writes values that no range can hold."""
+        named = self.view.layer_name(node) in self.config.float_layers
+        return named or any(self.is_unbounded(str(name)) for name in (*node.input, *node.output))
 
     def is_integer(self, name: str) -> bool:
         return name in self._integers
@@ -133,6 +136,15 @@ class QuantizedGraph:
         levels = 2 ** self._bits.get(name, self.config.activation_bits) - 1
         choose = symmetric if self.config.activation_scheme == "symmetric" else affine
         return *choose(low, high, levels), levels
+
+    def is_unbounded(self, name: str) -> bool:
+        """Whether `name` takes values that no range can hold, as masks do."""
+        constant = self.view.constant(name)
+        if constant is None:
+            return bool(np.isinf(self._ranges.get(name, (0.0, 0.0))).any())
+        if name not in self._unbounded:
+            self._unbounded[name] = bool(constant.dtype == np.float32 and not np.isfinite(constant).all())
+        return self._unbounded[name]
 
     def set_integer(self, name: str, quantized: Quantized) -> None:
         self._integers[name] = quantized
