@@ -177,8 +177,26 @@ emits(aten.mul.Tensor, aten.mul.Scalar, aten.mul_.Tensor)(_binary("Mul"))
 emits(aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor)(_binary("Div"))
 emits(aten.maximum.default, aten.max.other)(_binary("Max"))
 emits(aten.minimum.default, aten.min.other)(_binary("Min"))
-emits(aten.logical_and.default, aten.bitwise_and.Tensor, aten.__and__.Tensor)(_binary("And"))
-emits(aten.logical_or.default, aten.bitwise_or.Tensor, aten.__or__.Tensor)(_binary("Or"))
+emits(aten.logical_and.default)(_binary("And"))
+emits(aten.logical_or.default)(_binary("Or"))
+emits(aten.logical_xor.default)(_binary("Xor"))
+
+
+def _bitwise(op: str) -> Emitter:
+    """On truth values the logical operator, on integers the one on their bits."""
+
+    def emit(emission: Emission, *operands: Operand) -> str:
+        dtype = emission.result.dtype
+        names = [operand(emission, item, dtype) for item in operands]
+        return emission.add(op if dtype is torch.bool else f"Bitwise{op}", *names)
+
+    return emit
+
+
+emits(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor)(_bitwise("And"))
+emits(aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, aten.__or__.Tensor)(_bitwise("Or"))
+emits(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor)(_bitwise("Xor"))
+emits(aten.bitwise_not.default)(_bitwise("Not"))
 
 
 @emits(aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor)
@@ -214,7 +232,7 @@ for _name, _make in _COMPARISONS.items():
     emits(getattr(aten, _name).Tensor, getattr(aten, _name).Scalar)(_make())
 
 
-@emits(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf)
+@emits(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
 def where(emission: Emission, condition: Value, x: Operand, y: Operand) -> str:
     dtype = emission.result.dtype
     return emission.add("Where", condition, operand(emission, x, dtype), operand(emission, y, dtype))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks.families.family import Family, floats, tokens
 
 VOCABULARY = 120
-LENGTH = 12
+LENGTH = 10
 
 
 class LstmClassifier(nn.Module):
@@ -92,7 +92,7 @@ class Forecaster(nn.Module):
 FAMILIES = (
     Family("lstm", LstmClassifier, tokens(VOCABULARY, LENGTH)),
     Family("gru", GruClassifier, floats(LENGTH, 13)),
-    Family("lstm_stacked", StackedLstm, tokens(VOCABULARY, LENGTH), task="binary", output="scalar"),
-    Family("gru_stacked", StackedGru, floats(LENGTH, 13)),
+    Family("lstm_stacked", StackedLstm, tokens(VOCABULARY, 7), task="binary", output="scalar"),
+    Family("gru_stacked", StackedGru, floats(7, 13)),
     Family("lstm_forecaster", Forecaster, floats(LENGTH, 4), task="regression"),
 )

@@ -6,16 +6,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from compressors.calibration import collect_ranges, placeholder_ranges
+from compressors.calibration import UNBOUNDED, collect_ranges, placeholder_ranges
 from compressors.errors import InvalidData
 from compressors.onnx_export import export_onnx
+from compressors.onnx_runtime import OnnxRuntime
 from compressors.programs import to_modules
 from compressors.quantized_graph import affine
 from compressors.recipe import Quantization
 from compressors.recipes.quantization import Observer
-from tests.models import example_inputs, exported
+from compressors.static_quantization import quantize_onnx
+from tests.models import example_inputs, export, exported
 
 MIN_MAX, PERCENTILE = Quantization(observer="min_max"), Quantization(observer="percentile")
 
@@ -107,5 +111,37 @@ def test_placeholders_name_what_calibration_names() -> None:
 def test_no_data_and_bad_data_are_refused() -> None:
     with pytest.raises(InvalidData, match="at least one batch"):
         collect_ranges(scaled_model(), [], MIN_MAX)
-    with pytest.raises(InvalidData, match="not finite"):
+    with pytest.raises(InvalidData, match="not a number"):
         collect_ranges(scaled_model(), [(np.full((1, 2, 500), np.nan, dtype=np.float32),)], MIN_MAX)
+
+
+class Masked(nn.Module):
+    """A mask on scores that come from an integer kernel, by a sum and by a choice."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.scores = nn.Linear(6, 4)
+        self.number = number
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        scores = self.scores(x)
+        added = torch.softmax(scores + torch.where(keep, 0.0, self.number), -1)
+        return added + torch.softmax(scores.masked_fill(~keep, self.number), -1)
+
+
+@pytest.mark.parametrize("number", [float("-inf"), float(np.finfo(np.float32).min), -1e9])
+@pytest.mark.parametrize("observer", ["min_max", "percentile", "mse"])
+def test_masks_have_no_range_and_stay_float(number: float, observer: Observer) -> None:
+    torch.manual_seed(0)
+    inputs = (torch.randn(32, 6), torch.rand(32, 4) > 0.4)
+    inputs[1][:, 0] = True
+    model = export_onnx(to_modules(export(Masked(number).eval(), inputs)), inputs)
+    config = Quantization(observer=observer)
+    arrays = [tensor.numpy() for tensor in inputs]
+    ranges = collect_ranges(model, [arrays], config)
+    assert any(np.isinf(pair).any() for pair in ranges.values())
+    assert all(np.isfinite(pair).all() or pair == UNBOUNDED for pair in ranges.values())
+    quantized = quantize_onnx(model, config, ranges)
+    expected, actual = (OnnxRuntime().load_model(m, 1).run(arrays)[0] for m in (model, quantized))
+    assert np.abs(actual - expected).max() < 0.05
+    assert (actual[~arrays[1]] == 0).all()

@@ -170,7 +170,8 @@ class Bessel(nn.Module):
         self.head = nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.special.i0(self.head(x))
+        out: torch.Tensor = torch.special.i0(self.head(x))
+        return out
 
 
 def test_an_operator_that_no_runtime_gets_is_named(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor | tuple[Tensor, ...]]] = {
     "merge_batch": lambda x: x.reshape(x.size(0) * 3, 4, 4).sum(1).view(x.size(0), 3, 4),
     "matmul": lambda x: torch.matmul(x, x.transpose(2, 3)) @ x,
     "where": lambda x: torch.where(x > 0.2, x, -x).masked_fill((x < 0) & (x.ne(0)), 7.0) + (x == x).to(torch.float32),
+    "bits": lambda x: torch.where(~(x > 0) ^ (x < 1) | (x > 2) & (x < 3), (x * 9).to(torch.int64) & 5 | 2, 0),
     "comparison": lambda x: (x >= 0).float() * 2 + (x <= x.mean()).float() + torch.maximum(x, -x),
     "create": lambda x: x + torch.arange(4) + torch.ones_like(x) * torch.ones(x.size(0), 1, 1, 1) * 2.0,
     "attention": lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, is_causal=True),
