@@ -193,9 +193,9 @@ def _bitwise(op: str) -> Emitter:
     return emit
 
 
-emits(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor)(_bitwise("And"))
-emits(aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, aten.__or__.Tensor)(_bitwise("Or"))
-emits(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor)(_bitwise("Xor"))
+emits(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.__and__.Tensor, aten.__and__.Scalar)(_bitwise("And"))
+emits(aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, aten.__or__.Tensor, aten.__or__.Scalar)(_bitwise("Or"))
+emits(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.__xor__.Tensor, aten.__xor__.Scalar)(_bitwise("Xor"))
 emits(aten.bitwise_not.default)(_bitwise("Not"))
 
 
