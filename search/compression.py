@@ -92,17 +92,18 @@ def compress(request: Request) -> Compressed:
     path = request.folder / "model.pt2"
     description = read_model(request.model, path)
     program = load_program(path)
-    models = {name: _load(source, request.folder / f"{name}.pt2").module for name, source in request.models.items()}
+    further = {name: _taken_in(source, request.folder / f"{name}.pt2") for name, source in request.models.items()}
+    models = {name: load_program(file.path).module for name, file in further.items()}
     example = sample_inputs(program.description, 2, request.seed)
     draft = Context(example_inputs=example, seed=request.seed, models=models, original=program.module, draft=True)
     run_recipe(program.module, request.recipe, draft)  # what does not fit the model is refused before data are read
     bench: Workbench | None = None
     if request.spec is not None:
-        bench = _workbench(request, request.spec, path, program)
+        bench = _workbench(request, request.spec, path, program, further)
         problems = check_fit(request.spec, description, {n: f.description for n, f in bench.inputs.datasets.items()})
         if problems:
             raise DoesNotFit(problems)
-        context = bench.context_with(models)
+        context = bench.context
     else:
         context = replace(draft, draft=False)
     began = time.monotonic()
@@ -126,12 +127,14 @@ def _needs_data(step: Step) -> bool:
     return step.needs_calibration or step.needs_training
 
 
-def _load(source: Path, destination: Path) -> Program:
-    read_model(source, destination)
-    return load_program(destination)
+def _taken_in(source: Path, destination: Path) -> ModelFile:
+    description = read_model(source, destination)
+    return ModelFile(path=destination, sha256=_fingerprint(source), description=description)
 
 
-def _workbench(request: Request, spec: JobSpec, path: Path, program: Program) -> Workbench:
+def _workbench(
+    request: Request, spec: JobSpec, path: Path, program: Program, models: Mapping[str, ModelFile]
+) -> Workbench:
     files = {
         name: DatasetFile(path=file, sha256=_fingerprint(file), description=describe_dataset(file))
         for name, file in request.datasets.items()
@@ -141,6 +144,7 @@ def _workbench(request: Request, spec: JobSpec, path: Path, program: Program) ->
         spec=spec,
         model=ModelFile(path=path, sha256=_fingerprint(request.model), description=program.description),
         datasets=files,
+        models=models,
         workspace=request.folder,
         cache=request.folder / "cache",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressors.descriptions import DatasetDescription, ModelDescription
@@ -28,7 +28,8 @@ class DatasetFile:
 
 @dataclass(frozen=True, kw_only=True)
 class JobInputs:
-    """datasets: by the identifier used in `spec.data`. workspace: this job's own folder, kept between coordinators.
+    """datasets: by the identifier used in `spec.data`. models: by the names in `spec.models`. workspace: this job's own
+    folder, kept between coordinators.
 
     cache: folder of the content-addressed stage cache, shared by all jobs of this machine.
     """
@@ -39,3 +40,4 @@ class JobInputs:
     datasets: Mapping[str, DatasetFile]
     workspace: Path
     cache: Path
+    models: Mapping[str, ModelFile] = field(default_factory=dict)

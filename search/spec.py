@@ -115,6 +115,7 @@ class SearchSpec(_Strict):
     executor: Literal["local"] = "local"
 
 
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Objective = Literal["metric", "latency", "size", "pareto"]
 
 
@@ -124,6 +125,9 @@ class JobSpec(_Strict):
     name: Annotated[str, StringConstraints(max_length=200)] = ""
     priority: int = Field(0, ge=-1000, le=1000, description="jobs of a higher one are taken from the queue first")
     model: Identifier
+    models: dict[ModelName, Identifier] = Field(
+        {}, description="further models by the names under which techniques refer to them: students, teachers"
+    )
     task: str = Field("classification", json_schema_extra=lambda schema: schema.update(enum=[*sorted(descriptions())]))
     metric: Identifier | None = Field(None, description="another metric of the task than its first; see GET /v1/tasks")
     data: DataSpec

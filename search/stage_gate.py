@@ -68,7 +68,7 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
 
 def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> dict[str, Any]:
     """Latency, bytes, MACs and parameters of a recipe. Independent of the weights' values."""
-    key = {"model": bench.inputs.model.sha256, "recipe": recipe.cost_key, **bench.target_key}
+    key = {**bench.model_key, "recipe": recipe.cost_key, **bench.target_key}
 
     def compute(folder: Path) -> Mapping[str, Any]:
         with clock.stage("shape"):

@@ -78,7 +78,7 @@ def checkpoint_key(recipe: Recipe) -> str:
 def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) -> None:
     """Everything but tuning: the same for every candidate that differs in its tuning only."""
     steps = Recipe(tuple(s for s in recipe.steps if not isinstance(s, Distillation)))
-    key = {"model": bench.inputs.model.sha256, **bench.data_key, "recipe": steps.to_json()}
+    key = {**bench.model_key, **bench.data_key, "recipe": steps.to_json()}
 
     def compute(folder: Path) -> dict[str, Any]:
         with clock.stage("shape"):

@@ -6,8 +6,8 @@ import copy
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,16 @@ class Workbench:
         return load_program(self.inputs.model.path)
 
     @functools.cached_property
+    def models(self) -> dict[str, fx.GraphModule]:
+        """Further models, by the names under which steps refer to them."""
+        return {name: load_program(file.path).module for name, file in self.inputs.models.items()}
+
+    @functools.cached_property
+    def model_key(self) -> dict[str, str]:
+        """What a recipe's result depends on besides data and target, for stage keys."""
+        return {"model": self.inputs.model.sha256, **{f"model.{n}": f.sha256 for n, f in self.inputs.models.items()}}
+
+    @functools.cached_property
     def example(self) -> tuple[Tensor, ...]:
         """Two made-up rows, enough to find shapes."""
         return sample_inputs(self.program.description, 2, self.seed)
@@ -106,7 +116,15 @@ class Workbench:
     @functools.cached_property
     def draft(self) -> Context:
         """For models of which only the cost matters."""
-        return Context(example_inputs=self.example, seed=self.seed, graph=self.graph, threads=self.threads, draft=True)
+        return Context(
+            example_inputs=self.example,
+            seed=self.seed,
+            graph=self.graph,
+            original=self.program.module,
+            models=self.models,
+            threads=self.threads,
+            draft=True,
+        )
 
     @functools.cached_property
     def context(self) -> Context:
@@ -124,12 +142,9 @@ class Workbench:
             calibration=lambda: (self.tensors(batch) for batch in self.calibration()),
             training=training,
             original=self.program.module,
+            models=self.models,
             threads=self.threads,
         )
-
-    def context_with(self, models: Mapping[str, fx.GraphModule]) -> Context:
-        """The context with further models that steps refer to by name."""
-        return replace(self.context, models=models)
 
     def shaped(self, recipe: Recipe) -> fx.GraphModule:
         """A new model with everything done that a recipe does before its last tuning."""

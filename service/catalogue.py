@@ -166,7 +166,8 @@ def find_input(connection: Connection, table: Table, project_id: str, identifier
 
 def hold_inputs(connection: Connection, project_id: str, spec: JobSpec) -> None:
     """Until the transaction ends, nobody deletes what the job needs. Raises Unknown for what is gone already."""
-    wanted = [(models, spec.model), *((datasets, name) for name in dataset_ids(spec))]
+    needed = dict.fromkeys((spec.model, *spec.models.values()))
+    wanted = [*((models, key) for key in needed), *((datasets, name) for name in dataset_ids(spec))]
     for table, key in wanted:
         query = select(table.c.id).where(table.c.id == key, table.c.project_id == project_id)
         if connection.execute(query.with_for_update(read=True)).one_or_none() is None:

@@ -43,7 +43,8 @@ def upload_files(
 ) -> dict[str, Any]:
     """A copy of the job in which paths have become ids. folder: relative paths start there, else in the current one.
 
-    on_upload sees ('model' | role, path) before each upload. Raises BadJobFile for a path that does not exist.
+    on_upload sees ('model' | 'models.<name>' | role, path) before each upload. Raises BadJobFile for a path that does
+    not exist.
     """
     done = dict(job)
     uploaded: dict[Path, str] = {}
@@ -59,6 +60,10 @@ def upload_files(
 
     if "model" in job:
         done["model"] = identifier("model", job["model"], client.upload_model)
+    if isinstance(job.get("models"), dict):
+        done["models"] = {
+            name: identifier(f"models.{name}", value, client.upload_model) for name, value in job["models"].items()
+        }
     if isinstance(job.get("data"), dict):
         data = dict(job["data"])
         for role in DATA_ROLES:

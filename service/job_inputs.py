@@ -27,6 +27,10 @@ def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Sett
         spec = JobSpec.model_validate(document)
         try:
             model = StoredModel.of(find_input(connection, models, project_id, spec.model))
+            further = {
+                name: StoredModel.of(find_input(connection, models, project_id, key))
+                for name, key in spec.models.items()
+            }
             stored = [
                 StoredDataset.of(find_input(connection, datasets, project_id, name)) for name in dataset_ids(spec)
             ]
@@ -34,7 +38,8 @@ def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Sett
             raise MissingInput(f"{error.kind} {error.identifier!r} is gone; upload it again") from error
     files: dict[str, DatasetFile] = {}
     try:
-        program = ModelFile(path=blobs.path(model.blob), sha256=model.sha256, description=model.description)
+        program = _file(blobs, model)
+        others = {name: _file(blobs, found) for name, found in further.items()}
         for dataset in stored:
             path = blobs.path(dataset.sha256)
             files[dataset.id] = DatasetFile(path=path, sha256=dataset.sha256, description=dataset.description)
@@ -44,4 +49,10 @@ def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Sett
     workspace.mkdir(parents=True, exist_ok=True)
     cache = settings.cache(project_id)
     cache.mkdir(parents=True, exist_ok=True)
-    return JobInputs(job_id=job_id, spec=spec, model=program, datasets=files, workspace=workspace, cache=cache)
+    return JobInputs(
+        job_id=job_id, spec=spec, model=program, models=others, datasets=files, workspace=workspace, cache=cache
+    )
+
+
+def _file(blobs: BlobStore, model: StoredModel) -> ModelFile:
+    return ModelFile(path=blobs.path(model.blob), sha256=model.sha256, description=model.description)

@@ -67,5 +67,5 @@ class Removal:
 
 def _named(table: Table, spec: Mapping[str, Any]) -> set[str | None]:
     if table is models:
-        return {spec["model"]}
+        return {spec["model"], *spec.get("models", {}).values()}
     return {spec["data"].get(role) for role in ("train", "validation", "test")}

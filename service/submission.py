@@ -18,6 +18,12 @@ def check_submission(spec: JobSpec, catalogue: Catalogue, intake: Intake, prefix
         model = catalogue.model(spec.model).description
     except Unknown:
         errors.append(FieldError("model", f"no model has the id {spec.model!r}; upload it with POST /v1/models"))
+    for name, model_id in spec.models.items():
+        try:
+            catalogue.model(model_id)
+        except Unknown:
+            message = f"no model has the id {model_id!r}; upload it with POST /v1/models"
+            errors.append(FieldError(f"models.{name}", message))
     descriptions: dict[str, DatasetDescription] = {}
     for role in ("train", "validation", "test"):
         dataset_id = getattr(spec.data, role)

@@ -117,6 +117,7 @@ def test_the_same_key_gives_the_same_job(api: RunningApi) -> None:
         ({"speed": 1}, "speed"),
         ({"objective": "latency"}, "objective"),
         ({"model": "m-unknown"}, "model"),
+        ({"models": {"teacher": "m-unknown"}}, "models.teacher"),
     ],
 )
 def test_a_bad_specification_is_refused_by_field(shared_api: RunningApi, change: dict[str, Any], field: str) -> None:
