@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from compressors.errors import InvalidRecipe
 from compressors.recipes.step import Phase, Step, step
@@ -64,3 +64,7 @@ class WeightOnlyQuantization(Step):
             raise InvalidRecipe(f"weight_only_quantization.iterations={self.iterations}: must be at least 1; use 1000")
         object.__setattr__(self, "layers", tuple(sorted(self.layers)))
         object.__setattr__(self, "layer_bits", dict(sorted(self.layer_bits.items())))
+
+    @classmethod
+    def levels(cls) -> tuple[Self, ...]:
+        return (cls(bits=8), cls(bits=4), cls(bits=3, rounding="gptq"))
