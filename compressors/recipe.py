@@ -18,10 +18,12 @@ from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
 from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
+from compressors.recipes.nm_pruning import SemiStructuredPruning
 from compressors.recipes.order import check_order
 from compressors.recipes.quantization import Quantization
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
+from compressors.recipes.unstructured_pruning import UnstructuredPruning
 from compressors.recipes.weight_only_quantization import WeightOnlyQuantization
 
 RECIPE_VERSION = 1
@@ -35,8 +37,10 @@ __all__ = [
     "Phase",
     "Quantization",
     "Recipe",
+    "SemiStructuredPruning",
     "Step",
     "StructuredPruning",
+    "UnstructuredPruning",
     "WeightOnlyQuantization",
     "step_from_json",
     "step_to_json",

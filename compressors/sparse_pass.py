@@ -38,4 +38,5 @@ def store_sparse(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             emission.initializers[emission.reserve(tensor.name)] = tensor
     emission.nodes.extend(model.graph.node)
-    return emission.finish(emission.nodes, list(model.graph.input), list(model.graph.output))
+    sparse = emission.finish(emission.nodes, list(model.graph.input), list(model.graph.output))
+    return sparse if sparse.ByteSize() < model.ByteSize() else model

@@ -27,7 +27,7 @@ from compressors.onnx_emission import FUNCTIONS, OPSET, Array, Emission
 
 GAP_BITS = range(2, 9)
 # Nodes, names and shapes that a sparse tensor adds to the file, and a share of the functions that decode it.
-_OVERHEAD = 160
+_OVERHEAD = 256
 
 
 @dataclass(frozen=True, eq=False)

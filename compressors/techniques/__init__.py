@@ -6,13 +6,17 @@ from compressors.techniques import (
     batch_norm_reestimation,
     distillation,
     dynamic_quantization,
+    nm_pruning,
     quantization,
     structured_pruning,
+    unstructured_pruning,
     weight_only_quantization,
 )
 
 MODULES = (
     structured_pruning,
+    unstructured_pruning,
+    nm_pruning,
     distillation,
     batch_norm_reestimation,
     quantization,
