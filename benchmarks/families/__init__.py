@@ -37,5 +37,8 @@ def exported(name: str) -> ExportedProgram:
 
 def export_pt2(name: str, path: Path) -> Path:
     """Writes the program called `name` to `path` and returns it."""
-    torch.export.save(exported(name), path)
+    with warnings.catch_warnings():
+        # What is said of tied weights, which are stored once.
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
+        torch.export.save(exported(name), path)
     return path

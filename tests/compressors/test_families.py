@@ -1,16 +1,19 @@
-"""Every family of networks comes in as modules and gives the same numbers."""
+"""Every family of networks comes in as modules, goes out as ONNX, and gives the same numbers."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.families import FAMILIES, Family, export_pt2, exported
 from compressors.archive import check_archive
+from compressors.onnx_export import export_onnx
+from compressors.onnx_runtime import OnnxRuntime
 from compressors.programs import describe as describe_program
 from compressors.programs import load_program, relative_error, to_modules
 from compressors.tasks import describe
@@ -19,11 +22,19 @@ EXACT = 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_modules_equal_the_original_at_another_batch_size(family: Family) -> None:
+def test_modules_and_file_equal_the_original_at_another_batch_size(family: Family) -> None:
+    """The file is traced with two rows and answers five, and one."""
     module = to_modules(exported(family.name))
-    inputs = family.inputs(batch=5, seed=3)
-    with torch.no_grad():
-        assert relative_error(module(*inputs), family.build()(*inputs)) <= EXACT
+    exported_model = export_onnx(module, family.inputs(batch=2))
+    onnx.checker.check_model(exported_model)
+    session = OnnxRuntime().load_model(exported_model, 1)
+    for rows in (5, 1):
+        inputs = family.inputs(batch=rows, seed=3)
+        with torch.no_grad():
+            expected = family.build()(*inputs)
+            assert relative_error(module(*inputs), expected) <= EXACT
+        (answer,) = session.run([tensor.numpy() for tensor in inputs])
+        assert relative_error(torch.from_numpy(answer), expected) <= EXACT
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
@@ -52,7 +63,7 @@ def test_networks_serve_their_task(family: Family) -> None:
     assert not list(describe(family.task).output_problems(output))
 
 
-@pytest.mark.parametrize("name", ["resnet_a", "lstm", "bert"])
+@pytest.mark.parametrize("name", ["resnet_a", "lstm", "bert", "gpt", "dlrm"])
 def test_files_pass_the_gate_and_load(name: str, tmp_path: Path) -> None:
     path = export_pt2(name, tmp_path / "model.pt2")
     check_archive(path)
