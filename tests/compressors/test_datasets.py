@@ -311,3 +311,19 @@ def test_groups_follow_their_rows(tmp_path: Path) -> None:
     assert opened(path, target, tmp_path / "c").groups(np.array([0])) is None
     with pytest.raises(InvalidData, match="group column 't' holds text"):
         opened(path, target, tmp_path / "c", "t")
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+@pytest.mark.parametrize("shape", [(3, 4, 2), (3, 2), (3,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_targets_of_arrays_keep_their_rows(tmp_path: Path, format: str, shape: tuple[int, ...], dtype: type) -> None:
+    target: np.ndarray[Any, Any] = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    columns: dict[str, Any] = {"x": np.ones(3, np.float32), "y": target}
+    path = tmp_path / f"d.{format}"
+    if format == "npz":
+        np.savez(path, **columns)
+    else:
+        save_file(columns, path)
+    targets = opened(path, TargetColumn(column="y", class_ids=True), tmp_path / "c").targets
+    np.testing.assert_array_equal(targets, target)
+    assert targets.dtype == (np.int64 if dtype is np.uint8 else np.float32)
