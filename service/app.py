@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from service import plotly_asset
@@ -24,7 +22,8 @@ from service.hosts import HostGuard
 from service.intake import Intake, real_intake
 from service.limits import Limits, UploadSlots
 from service.metrics import Metrics, RequestTimer
-from service.problems import ProblemDocument, install_problem_handlers
+from service.openapi import install_openapi
+from service.problems import install_problem_handlers
 from service.requests import RequestIds
 from service.routes import (
     audit,
@@ -74,19 +73,18 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
         version=version("bantam"),
         summary="Fits a trained PyTorch model into a latency, size and accuracy budget.",
         lifespan=lifespan,
-        responses={"4XX": {"model": ProblemDocument, "description": "problem document (RFC 9457)"}},
     )
     app.state.bantam = state
     install_problem_handlers(app)
     _install_guards(app, state)
 
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(_documented_token)])
-    for resource in (models, datasets, jobs, trials, events, schedules, catalog, tokens, projects, audit):
+    v1 = APIRouter(prefix="/v1")
+    for resource in (session, models, datasets, jobs, trials, events, schedules, catalog, tokens, projects, audit):
         v1.include_router(resource.router)
-    app.include_router(session.router, prefix="/v1")
     app.include_router(v1)
     app.include_router(probes.router)
     _install_pages(app)
+    install_openapi(app)
     return app
 
 
@@ -99,13 +97,6 @@ def _install_guards(app: FastAPI, state: State) -> None:
     app.add_middleware(HostGuard, allowed=state.settings.host_names)
     app.add_middleware(RequestIds)
     app.add_middleware(RequestTimer, metrics=state.metrics)
-
-
-_bearer = HTTPBearer(auto_error=False, description="a token: that in <data-dir>/token, or one of POST /v1/tokens")
-
-
-def _documented_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    """Puts the token into /docs. The check itself is TokenGuard's, before a body is read."""
 
 
 def _install_pages(app: FastAPI) -> None:

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, Row, Table, insert, select
 from compressors.descriptions import DatasetDescription, ModelDescription
 from search.spec import JobSpec
 from service.database import Database, db_now
-from service.idempotency import Once, done_before
+from service.idempotency import Once, done_before, repeated
 from service.limits import Limits
 from service.pages import Page, newest_first
 from service.projects import lock_project
-from service.refusals import Unknown
+from service.refusals import Gone, Unknown
 from service.tables import DEFAULT_PROJECT, datasets, models
 
 
@@ -149,7 +149,8 @@ class Catalogue:
             if found is not None:
                 return found, False
             if done is not None:
-                raise _unknown(table, done)
+                with repeated():
+                    raise _unknown(table, done)
             self._limits.check_upload(connection, self._project_id, table, row["bytes"])
             statement = insert(table).values(id=key, project_id=self._project_id, created_at=db_now(), **row)
             return connection.execute(statement.returning(table)).one(), True
@@ -165,13 +166,13 @@ def find_input(connection: Connection, table: Table, project_id: str, identifier
 
 
 def hold_inputs(connection: Connection, project_id: str, spec: JobSpec) -> None:
-    """Until the transaction ends, nobody deletes what the job needs. Raises Unknown for what is gone already."""
+    """Until the transaction ends, nobody deletes what the job needs. Raises Gone for what is not there."""
     needed = dict.fromkeys((spec.model, *spec.models.values()))
     wanted = [*((models, key) for key in needed), *((datasets, name) for name in dataset_ids(spec))]
     for table, key in wanted:
         query = select(table.c.id).where(table.c.id == key, table.c.project_id == project_id)
         if connection.execute(query.with_for_update(read=True)).one_or_none() is None:
-            raise _unknown(table, key)
+            raise Gone(f"{_kind(table)} {key} was deleted at the same moment; choose another")
 
 
 def dataset_ids(spec: JobSpec) -> list[str]:
@@ -180,4 +181,8 @@ def dataset_ids(spec: JobSpec) -> list[str]:
 
 
 def _unknown(table: Table, identifier: str) -> Unknown:
-    return Unknown(table.name.removesuffix("s"), identifier)
+    return Unknown(_kind(table), identifier)
+
+
+def _kind(table: Table) -> str:
+    return table.name.removesuffix("s")

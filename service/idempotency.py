@@ -7,12 +7,14 @@ answered with the object as it is now. A refused request leaves no key behind: i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select
 
 from service.database import Database, db_now, insert_if_new
-from service.refusals import KeyReused
+from service.refusals import Gone, KeyReused, Unknown
 from service.tables import idempotency_keys
 
 
@@ -58,6 +60,16 @@ def done_before(connection: Connection, once: Once | None, object_id: str) -> st
     if found.request_sha256 not in (None, once.sha256):
         raise KeyReused
     return str(found.object_id)
+
+
+@contextmanager
+def repeated() -> Iterator[None]:
+    """Around reading what the first request has made. Raises Gone if it was deleted since."""
+    try:
+        yield
+    except Unknown as error:
+        what = f"{error.kind} {error.identifier}, which the first request with this key has made"
+        raise Gone(f"{what}, is deleted; take a new key to make another") from error
 
 
 def forget_keys(database: Database, older_than_s: float) -> int:

@@ -14,7 +14,7 @@ from search.records import JobState
 from search.spec import JobSpec
 from service.catalogue import hold_inputs
 from service.database import Database, db_now
-from service.idempotency import Once, done_before
+from service.idempotency import Once, done_before, repeated
 from service.limits import Limits
 from service.pages import Page, newest_first
 from service.projects import lock_project
@@ -39,7 +39,7 @@ def insert_job(
     job_id: str,
     schedule_id: str | None = None,
 ) -> None:
-    """A new queued job inside the caller's transaction. Raises LimitReached, Unknown."""
+    """A new queued job inside the caller's transaction. Raises LimitReached, Gone."""
     lock_project(connection, project_id)
     limits.check_queue(connection, project_id)
     hold_inputs(connection, project_id, spec)
@@ -85,13 +85,15 @@ class Jobs:
         return int(rev)
 
     def create(self, spec: JobSpec, limits: Limits, *, once: Once | None = None) -> Row[Any]:
-        """The job; that of the first request if `once` was used before. Raises LimitReached, KeyReused, Unknown."""
+        """The job; that of the first request if `once` was used before. Raises LimitReached, KeyReused, Gone."""
         job_id = new_job_id()
         with self._database.write() as connection:
             done = done_before(connection, once, job_id)
-            if done is None:
-                insert_job(connection, self._project_id, spec, limits, job_id=job_id)
-            return find_job(connection, self._project_id, done or job_id)
+            if done is not None:
+                with repeated():
+                    return find_job(connection, self._project_id, done)
+            insert_job(connection, self._project_id, spec, limits, job_id=job_id)
+            return find_job(connection, self._project_id, job_id)
 
     def page(self, *, state: JobState | None, limit: int, cursor: str | None) -> Page:
         """Newest first. Raises BadCursor."""

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
-from service.refusals import BadCursor, InUse, KeyReused, LimitReached, Refusal, Taken, Unknown, shown
+from service.refusals import BadCursor, Gone, InUse, KeyReused, LimitReached, Refusal, Taken, Unknown, shown
+from service.requests import route_pattern
 
 logger = logging.getLogger("bantam.api")
 MEDIA_TYPE = "application/problem+json"
@@ -133,6 +134,8 @@ def _problem_of(refusal: Refusal) -> Problem:
             return Problem(status, kind, detail, headers=headers, limit=limit)
         case InUse():
             return Problem(409, "in-use", detail)
+        case Gone():
+            return Problem(409, "gone", detail)
         case Taken():
             return Problem(409, "exists", detail)
         case _:
@@ -154,7 +157,12 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     detail = str(error.detail)
     if error.status_code == 404 and detail == "Not Found":
         detail = f"{request.method} {request.url.path}: no such resource; see /docs for all of them"
-    return problem_response(Problem(error.status_code, kind, detail, headers=error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # A route knows its own methods only; several of them share a path.
+        shared = request.app.openapi()["paths"].get(route_pattern(request.scope), {})
+        headers["Allow"] = ", ".join(sorted(method.upper() for method in shared)) or headers.get("Allow", "")
+    return problem_response(Problem(error.status_code, kind, detail, headers=headers))
 
 
 async def _on_unstorable(request: Request, error: Exception) -> JSONResponse:

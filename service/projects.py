@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, delete, func, select
 
 from service.database import Database, db_now, insert_if_new
-from service.idempotency import Once, done_before
+from service.idempotency import Once, done_before, repeated
 from service.pages import Page, newest_first
 from service.refusals import InUse, Taken, Unknown, WrongState
 from service.tables import DEFAULT_PROJECT, datasets, jobs, models, projects, schedules
@@ -25,7 +25,8 @@ class Projects:
         with self._database.write() as connection:
             known = done_before(connection, once, project_id)
             if known is not None:
-                return find_project(connection, known)
+                with repeated():
+                    return find_project(connection, known)
             if not insert_if_new(connection, projects, {"id": project_id, "name": name, "created_at": db_now()}):
                 raise Taken(f"project {project_id!r} exists already; take another id")
             return find_project(connection, project_id)

@@ -4,6 +4,7 @@ Refusal
 ├── Unknown        no such object in this project; another project's object counts as none
 ├── WrongState     the object's state does not allow it
 ├── InUse          something else needs the object
+├── Gone           what the request builds on was deleted at the same moment, or since it was first made
 ├── Taken          an object of this name exists already
 ├── KeyReused      the idempotency key belongs to another request
 ├── BadCursor      the cursor of a list is not one that this API gave out
@@ -43,6 +44,10 @@ class InUse(Refusal):
         named = ", ".join(f"{kind} {identifier}" for kind, identifier in users[:_SHOWN_IDS])
         more = f" and {len(users) - _SHOWN_IDS} more" if len(users) > _SHOWN_IDS else ""
         super().__init__(f"{what} is used by {named}{more}; {remedy}")
+
+
+class Gone(Refusal):
+    pass
 
 
 class Taken(Refusal):

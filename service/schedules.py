@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from search.spec import JobSpec
 from service.catalogue import hold_inputs
 from service.database import Database, db_now
-from service.idempotency import Once, done_before
+from service.idempotency import Once, done_before, repeated
 from service.jobs import insert_job, new_job_id
 from service.limits import Limits
 from service.pages import newest_first
@@ -78,14 +78,15 @@ class Schedules:
         now: float,
         once: Once | None = None,
     ) -> Schedule:
-        """Raises BadCron, LimitReached, KeyReused, Unknown."""
+        """Raises BadCron, LimitReached, KeyReused, Gone."""
         due = next_run(cron, timezone, now)
         schedule_id = f"s{secrets.token_hex(8)}"
         with self._database.write() as connection:
             lock_project(connection, self._project_id)
             done = done_before(connection, once, schedule_id)
             if done is not None:
-                return self._find(connection, done)
+                with repeated():
+                    return self._find(connection, done)
             self._limits.check_schedule(connection, self._project_id)
             hold_inputs(connection, self._project_id, job)
             connection.execute(
@@ -116,7 +117,7 @@ class Schedules:
             return [_schedule(connection, row) for row in page.rows], page.next_cursor
 
     def change(self, schedule_id: str, fields: Mapping[str, Any], now: float) -> Schedule:
-        """Sets columns and works out the next run anew. Raises Unknown, BadCron."""
+        """Sets columns and works out the next run anew. Raises Unknown, BadCron, Gone."""
         with self._database.write() as connection:
             old = self._find(connection, schedule_id)
             merged = {"cron": old.cron, "timezone": old.timezone, "enabled": old.enabled, **fields}

@@ -25,7 +25,7 @@ def with_implied(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
 
 def needed_scope(method: str, path: str) -> Scope | None:
     """None: open to all."""
-    if not _under(path, _GUARDED) or (path == SESSION_PATH and method in ("POST", "DELETE")):
+    if not _under(path, _GUARDED) or (path == SESSION_PATH and method != "GET"):
         return None
     if _under(path, _ADMIN):
         return "admin"

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from service.database import Database, db_now
-from service.idempotency import Once, done_before
+from service.idempotency import Once, done_before, repeated
 from service.pages import Page, newest_first
 from service.projects import find_project
 from service.refusals import Unknown
@@ -101,10 +101,8 @@ class Tokens:
             find_project(connection, project_id)
             known = done_before(connection, once, token_id)
             if known is not None:
-                row = connection.execute(select(tokens).where(tokens.c.id == known)).one_or_none()
-                if row is None:
-                    raise Unknown("token", known)
-                return row, None
+                with repeated():
+                    return self._find(connection, known), None
             statement = insert(tokens).values(
                 id=token_id,
                 project_id=project_id,
@@ -124,14 +122,8 @@ class Tokens:
 
     def get(self, token_id: str) -> Row[Any]:
         """Raises Unknown."""
-        query = select(tokens).where(tokens.c.id == token_id)
-        if self._project_id is not None:
-            query = query.where(self._is_mine)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise Unknown("token", token_id)
-        return row
+            return self._find(connection, token_id)
 
     def revoke(self, token_id: str) -> None:
         """From the next request on it opens nothing. Raises Unknown."""
@@ -141,6 +133,15 @@ class Tokens:
         with self._database.write() as connection:
             if connection.execute(statement).rowcount == 0:
                 raise Unknown("token", token_id)
+
+    def _find(self, connection: Connection, token_id: str) -> Row[Any]:
+        query = select(tokens).where(tokens.c.id == token_id)
+        if self._project_id is not None:
+            query = query.where(self._is_mine)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise Unknown("token", token_id)
+        return row
 
     @property
     def _is_mine(self) -> Any:

@@ -13,7 +13,7 @@ from service.catalogue import Catalogue, StoredDataset
 from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
 from service.problems import FieldError, Problem
-from service.routes.forms import MULTIPART, uploading
+from service.routes.forms import MULTIPART, upload_responses, uploading
 from service.tables import datasets
 from service.uploads import Upload
 from service.views import DatasetList, DatasetView
@@ -22,7 +22,7 @@ logger = logging.getLogger("bantam.api")
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-@router.post("", status_code=201, openapi_extra=MULTIPART, responses={200: {"description": "these bytes are known"}})
+@router.post("", status_code=201, openapi_extra=MULTIPART, responses=upload_responses(DatasetView))
 async def upload_dataset(
     request: Request,
     response: Response,

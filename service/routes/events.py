@@ -28,10 +28,25 @@ from service.trials import Trials
 from service.views import MAX_REV, JobView, LogLine
 
 BATCH = 500
+_EVENT = {
+    "type": "object",
+    "description": "one event of the stream",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"enum": ["job", "trial", "log"]},
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "the job's revision"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "description": "milliseconds"},
+    },
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}},
+    204: {"description": "ended, nothing new"},
+}
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
 
-@router.get("/events", response_class=StreamingResponse, responses={204: {"description": "ended, nothing new"}})
+@router.get("/events", response_class=StreamingResponse, responses=_STREAM)
 async def events(
     job: JobDep,
     request: Request,

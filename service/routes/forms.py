@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from service.deps import State
+from service.openapi import LOCATION, refusals
 from service.tokens import Principal
 from service.uploads import Upload, UploadLimits, received
 
@@ -29,6 +31,11 @@ MULTIPART: Final[dict[str, Any]] = {
         },
     }
 }
+
+
+def upload_responses(view: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    known = {"model": view, "description": "these bytes are known"}
+    return {200: {**known, "headers": LOCATION}, 201: {"headers": LOCATION}, **refusals(415, 429, 507)}
 
 
 @asynccontextmanager

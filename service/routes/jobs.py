@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
@@ -23,13 +23,19 @@ from service.deps import (
 )
 from service.idempotency import IdempotencyKey
 from service.jobs import Jobs, Wish
+from service.openapi import ETAG, LOCATION, refusals
 from service.submission import check_submission
 from service.views import MAX_REV, JobList, JobView, LogLine, LogPage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+_POLLED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": ETAG},
+    304: {"description": "unchanged since the given ETag"},
+}
+_STEERED: dict[int | str, dict[str, Any]] = {202: {"headers": ETAG}}
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, responses={202: {"headers": LOCATION | ETAG}, **refusals(429)})
 def submit(
     spec: JobSpec, response: Response, state: StateDep, catalogue: CatalogueDep, jobs: JobsDep, key: KeyDep
 ) -> JobView:
@@ -53,7 +59,11 @@ def list_jobs(
     return JobList(items=[JobView.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", response_model=JobView, responses={304: {"description": "unchanged since the given ETag"}})
+@router.get(
+    "/{job_id}",
+    response_model=JobView,
+    responses=_POLLED,
+)
 def get_job(job_id: JobPath, jobs: JobsDep, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The job; its ETag is its revision."""
     if if_none_match is not None and _matches(if_none_match, jobs.revision(job_id)):
@@ -82,18 +92,18 @@ def _steer(job_id: str, jobs: Jobs, key: IdempotencyKey, response: Response, wis
     return view
 
 
-@router.post("/{job_id}/cancel", status_code=202)
+@router.post("/{job_id}/cancel", status_code=202, responses=_STEERED)
 def cancel(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
     """Ends the job; what it has found so far stays."""
     return _steer(job_id, jobs, key, response, "cancel")
 
 
-@router.post("/{job_id}/pause", status_code=202)
+@router.post("/{job_id}/pause", status_code=202, responses=_STEERED)
 def pause(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
     return _steer(job_id, jobs, key, response, "pause")
 
 
-@router.post("/{job_id}/resume", status_code=202)
+@router.post("/{job_id}/resume", status_code=202, responses=_STEERED)
 def resume(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
     return _steer(job_id, jobs, key, response, "resume")
 

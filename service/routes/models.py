@@ -15,7 +15,7 @@ from service.catalogue import Catalogue, StoredModel
 from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
 from service.problems import FieldError, Problem
-from service.routes.forms import MULTIPART, uploading
+from service.routes.forms import MULTIPART, upload_responses, uploading
 from service.tables import models
 from service.uploads import Upload
 from service.views import ModelList, ModelView
@@ -24,7 +24,7 @@ logger = logging.getLogger("bantam.api")
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-@router.post("", status_code=201, openapi_extra=MULTIPART, responses={200: {"description": "these bytes are known"}})
+@router.post("", status_code=201, openapi_extra=MULTIPART, responses=upload_responses(ModelView))
 async def upload_model(
     request: Request,
     response: Response,

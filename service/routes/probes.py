@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -9,9 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import migrate
 from service.deps import StateDep
+from service.openapi import refusals
 from service.problems import Problem
 
 router = APIRouter(tags=["probes"])
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 class Health(BaseModel):
@@ -24,7 +28,7 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refusals(503))
 def readyz(state: StateDep) -> Health:
     """The database answers and has this release's schema."""
     try:
@@ -38,7 +42,7 @@ def readyz(state: StateDep) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=_TEXT)
 def metrics(state: StateDep) -> Response:
     """Prometheus text format; needs the token, which Prometheus can send."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query, Response
 from service.access_views import NewProject, ProjectList, ProjectView
 from service.auth import operators_only
 from service.deps import CursorDep, KeyDep, PrincipalDep, ProjectsDep
+from service.openapi import LOCATION
 from service.refusals import Unknown
 from service.tokens import Principal
 
 router = APIRouter(prefix="/projects", tags=["access"])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={201: {"headers": LOCATION}})
 def create_project(
     new: NewProject, response: Response, projects: ProjectsDep, principal: PrincipalDep, key: KeyDep
 ) -> ProjectView:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from search.spec import JobSpec
 from service.deps import CatalogueDep, CursorDep, JobsDep, KeyDep, SchedulesDep, StateDep
+from service.openapi import LOCATION, refusals
 from service.problems import FieldError, invalid
 from service.schedules import BadCron, Schedule
 from service.submission import check_submission
@@ -91,7 +92,7 @@ class ScheduleList(PageView):
     items: list[ScheduleView]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={201: {"headers": LOCATION}})
 def create(
     new: NewSchedule,
     response: Response,
@@ -153,7 +154,7 @@ def delete(schedule_id: str, schedules: SchedulesDep) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{schedule_id}/run", status_code=202)
+@router.post("/{schedule_id}/run", status_code=202, responses={202: {"headers": LOCATION}, **refusals(429)})
 def run(schedule_id: str, response: Response, schedules: SchedulesDep, jobs: JobsDep, key: KeyDep) -> JobView:
     """Submits its job now, beside the timetable."""
     job_id = schedules.run_now(schedule_id, once=key.with_body())

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from service.access_views import SessionView
 from service.auth import COOKIE
 from service.deps import PrincipalDep, StateDep
+from service.openapi import refusals
 from service.problems import FieldError, Problem, invalid
 
 router = APIRouter(tags=["session"])
@@ -26,7 +27,7 @@ _FORM = {
 }
 
 
-@router.post("/session", status_code=204, openapi_extra=_FORM)
+@router.post("/session", status_code=204, openapi_extra=_FORM, responses=refusals(401))
 async def sign_in(request: Request, state: StateDep) -> Response:
     """Open to all, so the body is read by hand: never more than 4 KiB of it."""
     body = bytearray()

@@ -8,26 +8,26 @@ from fastapi import APIRouter, Query, Response
 
 from service.access_views import MadeToken, NewToken, TokenList, TokenView
 from service.deps import CursorDep, KeyDep, PrincipalDep, TokensDep
+from service.openapi import LOCATION
+from service.problems import FieldError, invalid
 from service.refusals import Unknown
 
 router = APIRouter(prefix="/tokens", tags=["access"])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={201: {"headers": LOCATION}})
 def create_token(
     new: NewToken, response: Response, tokens: TokensDep, principal: PrincipalDep, key: KeyDep
 ) -> MadeToken:
     """The only answer that shows the token. An admin of the default project makes tokens for any project."""
     project = new.project or principal.project_id
-    if project != principal.project_id and not principal.runs_installation:
-        raise Unknown("project", project)
-    row, text = tokens.create(
-        project,
-        name=new.name,
-        scopes=new.scopes,
-        expires_in_s=new.expires_in_s,
-        once=key.with_body(new.model_dump_json()),
-    )
+    once = key.with_body(new.model_dump_json())
+    try:
+        if project != principal.project_id and not principal.runs_installation:
+            raise Unknown("project", project)
+        row, text = tokens.create(project, name=new.name, scopes=new.scopes, expires_in_s=new.expires_in_s, once=once)
+    except Unknown as error:
+        raise invalid([FieldError("project", str(error))]) from error
     response.headers["Location"] = f"/v1/tokens/{row.id}"
     response.headers["Cache-Control"] = "no-store"
     return MadeToken.shown_once(row, text)

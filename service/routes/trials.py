@@ -10,12 +10,22 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from service.deps import JobDep, JobIdDep, StateDep, TrialsDep
 from service.jobs import TERMINAL
+from service.openapi import refusals
 from service.problems import Problem
 from service.refusals import Unknown
 from service.report_html import render
 from service.views import MAX_REV, Front, JobView, TrialPage, TrialView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["trials"])
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": _BYTES, "headers": {"Digest": {"schema": {"type": "string"}, "required": True}}},
+    **refusals(409, 410),
+}
+_REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+    **refusals(409),
+}
 
 
 # Documents go out as they were stored: building thousands of models to serialise them again would only cost time.
@@ -45,7 +55,7 @@ def get_front(job_id: JobIdDep, trials: TrialsDep) -> Response:
     return JSONResponse({"items": trials.front(job_id)})
 
 
-@router.get("/artifact", response_class=FileResponse)
+@router.get("/artifact", response_class=FileResponse, responses=_FILE)
 def get_artifact(
     job: JobDep, trials: TrialsDep, state: StateDep, which: Literal["winner", "baseline"] = "winner"
 ) -> FileResponse:
@@ -66,7 +76,7 @@ def get_artifact(
     )
 
 
-@router.get("/report", responses={200: {"content": {"text/html": {}}}}, response_model=dict[str, Any])
+@router.get("/report", responses=_REPORT, response_model=dict[str, Any])
 def get_report(job: JobDep, trials: TrialsDep, accept: Annotated[str, Header()] = "application/json") -> Response:
     """JSON, or a page for people when `Accept` prefers text/html."""
     if job.report is None:

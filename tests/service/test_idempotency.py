@@ -73,7 +73,7 @@ def test_a_key_belongs_to_the_bytes_that_came_with_it(sqlite_api: RunningApi, ki
     assert is_reused(sqlite_api.upload(kind, content, "b", headers=KEY))
     assert len(sqlite_api.client.get(f"/v1/{kind}").json()["items"]) == 1
     sqlite_api.client.delete(f"/v1/{kind}/{answers[0].json()['id']}")
-    assert sqlite_api.upload(kind, content, "a", headers=KEY).status_code == 404, (
+    assert sqlite_api.upload(kind, content, "a", headers=KEY).status_code == 409, (
         "deleted since; a repetition revives nothing"
     )
     assert sqlite_api.upload(kind, content, "a").status_code == 201

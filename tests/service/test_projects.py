@@ -148,7 +148,7 @@ def test_an_admin_of_a_project_looks_after_that_one_alone(api: RunningApi) -> No
     assert made["project"] == "theirs"
     assert {t["project"] for t in theirs.get("/v1/tokens").json()["items"]} == {"theirs"}
     assert {t["project"] for t in api.client.get("/v1/tokens").json()["items"]} == {"theirs", "ours"}
-    assert theirs.post("/v1/tokens", json={"name": "ci", "project": "default"}).status_code == 404
+    assert theirs.post("/v1/tokens", json={"name": "ci", "project": "default"}).status_code == 422
     assert ours.delete(f"/v1/tokens/{made['id']}").status_code == 404
     assert ours.get(f"/v1/tokens/{made['id']}").status_code == 404
     assert api.client.delete(f"/v1/tokens/{made['id']}").status_code == 204

@@ -13,7 +13,7 @@ from service.blobs import BlobStore
 from service.database import Database
 from service.leases import Leases
 from service.ledger import SqlLedger
-from service.refusals import InUse, Unknown
+from service.refusals import Gone, InUse
 from service.removal import Removal
 from service.tables import DEFAULT_PROJECT, artifacts, job_logs, jobs, models, trials
 from tests.service.api import RunningApi
@@ -101,7 +101,7 @@ def test_a_model_deleted_while_jobs_are_submitted_is_in_use_or_gone(database: Da
     def submit(_: int) -> str:
         try:
             jobs_of(database).create(spec, LIMITS)
-        except Unknown:
+        except Gone:
             return "refused"
         return "made"
 

@@ -158,8 +158,8 @@ def test_a_bad_token_is_refused_by_field(shared_api: RunningApi, change: dict[st
 
 def test_a_token_of_no_project_cannot_be_made(shared_api: RunningApi) -> None:
     response = shared_api.client.post("/v1/tokens", json={"name": "ci", "project": "nowhere"})
-    assert response.status_code == 404
-    assert "project 'nowhere' does not exist" in response.json()["detail"]
+    assert response.status_code == 422
+    assert "project 'nowhere' does not exist" in response.json()["errors"][0]["message"]
 
 
 def test_any_token_signs_a_browser_in_and_says_whose_it_is(sqlite_api: RunningApi) -> None:
