@@ -108,6 +108,8 @@ def _with_ids(context: HookContext, body: Any) -> Any:
     for spec in (body, body.get("job")):
         if isinstance(spec, dict) and _is_id(spec.get("model")) and isinstance(spec.get("data"), dict):
             spec["model"] = MODEL_ID
+            if isinstance(spec.get("models"), dict):
+                spec["models"] = {name: MODEL_ID if _is_id(key) else key for name, key in spec["models"].items()}
             for role in ("train", "validation", "test"):
                 if _is_id(spec["data"].get(role)):
                     spec["data"][role] = DATASET_ID
