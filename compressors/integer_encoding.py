@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import onnx
-import torch
 from torch import fx, nn
 
 from compressors.errors import InvalidRecipe
-from compressors.integer_weights import Nearest
+from compressors.integer_grids import GridSpec
+from compressors.layer_weights import LayerWeight, layer_weights
 from compressors.onnx_emission import array_of
 from compressors.onnx_graph import RECURRENT, GraphView, attributes, layer_of
+from compressors.registry import Context
 from compressors.state import state_of
+from compressors.weight_encoding import Rounding, encode_on_grids
+
+GridOf = Callable[[str], GridSpec]  # layer -> grid of its weights
 
 
 def check_float_activations(model: fx.GraphModule, technique: str) -> None:
@@ -22,46 +27,51 @@ def check_float_activations(model: fx.GraphModule, technique: str) -> None:
         raise InvalidRecipe(f"{technique}: activations are integers already; keep one of the two steps")
 
 
-def encode_layers(model: fx.GraphModule, view: GraphView, nodes: Iterable[onnx.NodeProto], nearest: Nearest) -> None:
+def encode_layers(
+    model: fx.GraphModule,
+    view: GraphView,
+    nodes: Iterable[onnx.NodeProto],
+    grid_of: GridOf,
+    rounding: Rounding,
+    context: Context,
+    technique: str,
+) -> None:
     """Encodes, in place, the weights of `nodes`: layers of `view`, which is the export of `model`.
 
-    Weights that have codes already keep them, and tied parameters share theirs. nearest: (layer, weights in the
-    parameter's layout, axis of the output channels) to codes.
+    Weights that have codes already keep them, and tied parameters share theirs.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    weights = [w for w in layer_weights(model) if w.name not in state_of(model).encodings]
+    chosen: dict[str, tuple[LayerWeight, GridSpec]] = {}
     for node in nodes:
         name = str(node.input[1])
-        if node.op_type in RECURRENT:
-            for other in parameters:
-                if other.startswith(f"{layer_of(name)}.weight_"):
-                    _encode(model, other, 0, nearest)
-        elif name in parameters:
-            _encode(model, name, _output_axis(view, node, parameters[name]), nearest)
+        layer = layer_of(name)
+        for weight in weights:
+            if node.op_type in RECURRENT and layer in weight.layers:
+                chosen.setdefault(weight.name, (weight, grid_of(layer)))
+            elif name in weight.names:
+                placed = replace(weight, output_axis=_output_axis(view, node, weight))
+                chosen.setdefault(weight.name, (placed, grid_of(layer)))
+    encode_on_grids(model, list(chosen.values()), rounding, context, technique)
 
 
-def encode_embeddings(model: fx.GraphModule, nearest: Nearest) -> None:
+def encode_embeddings(model: fx.GraphModule, grid_of: GridOf, context: Context, technique: str) -> None:
     """Encodes the tables of all embeddings, in place."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            _encode(model, f"{name}.weight", 0, nearest)
+    tables = [
+        (weight, grid_of(weight.layers[0]))
+        for weight in layer_weights(model)
+        if any(isinstance(_module(model, name), nn.Embedding | nn.EmbeddingBag) for name in weight.layers)
+        and weight.name not in state_of(model).encodings
+    ]
+    encode_on_grids(model, tables, Rounding(), context, technique)
 
 
-def _output_axis(view: GraphView, node: onnx.NodeProto, parameter: torch.Tensor) -> int:
+def _module(model: fx.GraphModule, name: str) -> nn.Module | None:
+    return dict(model.named_modules()).get(name)
+
+
+def _output_axis(view: GraphView, node: onnx.NodeProto, weight: LayerWeight) -> int:
     """In the parameter's own layout; exporters transpose the weights of linear layers."""
     if node.op_type == "Conv" or attributes(node).get("transB", 0):
         return 0
     content = view.constant(str(node.input[1]))
-    return 1 if content is not None and np.array_equal(content, array_of(parameter)) else 0
-
-
-@torch.no_grad()
-def _encode(model: fx.GraphModule, name: str, axis: int, nearest: Nearest) -> None:
-    state = state_of(model)
-    if name in state.encodings:
-        return
-    parameter = model.get_parameter(name)
-    codes = nearest(layer_of(name), array_of(parameter), axis)
-    parameter.copy_(torch.from_numpy(codes.decode()))
-    for other, shared in model.named_parameters(remove_duplicate=False):
-        if shared is parameter:
-            state.encodings[other] = codes
+    return 1 if content is not None and np.array_equal(content, array_of(weight.tensor)) else 0

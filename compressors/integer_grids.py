@@ -26,7 +26,8 @@ _REFINEMENTS = 2
 @dataclass(frozen=True, kw_only=True)
 class GridSpec:
     """bits: 2..8. group_size: weights along a row (all axes but 0) that share a scale; 0: one scale per output channel.
-    A row that no group size divides is cut into ceil(row / group_size) groups of equal length.
+    A row that no group size divides is cut into ceil(row / group_size) groups of equal length. per_tensor: one scale
+    for the whole weight.
     scheme: symmetric has its zero at the middle code, affine chooses it. range: max spans all weights; mse minimises
     the squared error of rounding."""
 
@@ -34,6 +35,7 @@ class GridSpec:
     group_size: int = 0
     scheme: Scheme = "symmetric"
     range: WeightRange = "mse"
+    per_tensor: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +79,10 @@ def fit_grid(weight: Array, spec: GridSpec, output_axis: int = 0, importance: Ar
     shape = weight.shape
     blocks = _blocks(shape, spec.group_size)
     view = _as_blocks(weight, blocks)
-    if blocks is not None:
-        axes: tuple[int, ...] = (2,)
+    if spec.per_tensor:
+        axes: tuple[int, ...] = tuple(range(weight.ndim))
+    elif blocks is not None:
+        axes = (2,)
     else:
         axes = tuple(i for i in range(weight.ndim) if i != output_axis) if weight.ndim > 1 else (0,)
     low = np.minimum(view.min(axis=axes, keepdims=True), 0).astype(np.float64)

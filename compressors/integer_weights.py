@@ -12,11 +12,13 @@ from compressors.encodings.bits import emit_codes, pack_integers, packed_bytes
 from compressors.encodings.encoding import Encoding
 from compressors.encodings.integers import IntegerCodes
 from compressors.errors import InvalidRecipe, ParityError
+from compressors.integer_grids import GridSpec, fit_grid
 from compressors.onnx_emission import Array, Emission
 from compressors.onnx_graph import GraphView, layer_of
-from compressors.weight_codes import nearest_codes
 
 _BIAS_LIMIT = 2.0**30
+_LARGEST_CODE = 127
+_SMALLEST_SCALE = 1e-12
 # Packed codes need a node that unpacks them, about this many bytes; below it they are stored as they are.
 _UNPACKING_BYTES = 48
 
@@ -25,6 +27,7 @@ _UNPACKING_BYTES = 48
 class LayerWeights:
     """w = (codes - zero_points) * scales. codes: int8 in the graph's layout, each within `bits` signed bits.
 
+    Scales may be negative: kernels multiply with them in float32.
     scales, zero_points: float32 and int8, (channels,) along `axis`, or () for one of the whole tensor.
     """
 
@@ -60,7 +63,8 @@ class LayerWeights:
         A channel whose weights are tiny next to its bias gets a larger scale, so that its bias fits into int32.
         """
         needed = np.abs(bias) / (input_scale * _BIAS_LIMIT)
-        scales = np.maximum(self.scales, needed if self.scales.ndim else needed.max()).astype(np.float32)
+        sizes = np.maximum(np.abs(self.scales), needed if self.scales.ndim else needed.max()).astype(np.float32)
+        scales = np.copysign(sizes, self.scales)
         weights = self
         if (scales != self.scales).any():
             shrink = self._along_axis(self.scales.astype(np.float64) / scales)
@@ -74,19 +78,16 @@ class LayerWeights:
         return numbers.reshape([-1 if i == self.axis else 1 for i in range(self.codes.ndim)])
 
 
-Nearest = Callable[[str, Array, int], IntegerCodes]  # (layer, weights, axis of the output channels) -> codes
-
-
 class IntegerWeights:
     """The weights of a graph as integers: the codes of their encodings, else the nearest ones, stored once each."""
 
     def __init__(
-        self, view: GraphView, emission: Emission, encodings: Mapping[str, Encoding], nearest: Nearest
+        self, view: GraphView, emission: Emission, encodings: Mapping[str, Encoding], grid_of: Callable[[str], GridSpec]
     ) -> None:
         self._view = view
         self._emission = emission
         self._encodings = encodings
-        self._nearest = nearest
+        self._grid_of = grid_of
         self._stored: dict[tuple[str, bool, bytes], str] = {}
 
     def of(self, name: str, axis: int) -> LayerWeights:
@@ -132,6 +133,9 @@ class IntegerWeights:
             )
         return self._stored[key]
 
+    def _nearest(self, layer: str, weights: Array, axis: int) -> IntegerCodes:
+        return fit_grid(weights, self._grid_of(layer), axis).encode(weights)
+
     def _emit(self, name: str, weights: LayerWeights, packed: bool) -> str:
         if packed:
             return pack_integers(self._emission, weights.codes, weights.bits)
@@ -146,8 +150,11 @@ class IntegerWeights:
 
 
 def nearest_weights(content: Array) -> LayerWeights:
-    """8 bits, symmetric, per index of axis 0: for weights that a pass makes up itself."""
-    return _along("", nearest_codes(content, 8), 0, transposed=False)
+    """8 bits, symmetric, per index of axis 0, the largest weight exact: for weights that a pass makes up itself."""
+    largest = np.abs(content.astype(np.float64)).reshape(len(content), -1).max(axis=1)
+    scales = np.maximum(largest / _LARGEST_CODE, _SMALLEST_SCALE).astype(np.float32)
+    codes = np.round(content / scales.reshape(-1, *[1] * (content.ndim - 1))).astype(np.int8)
+    return LayerWeights(codes, scales, np.zeros(len(content), dtype=np.int8), 8, axis=0)
 
 
 def _rows_among(wanted: Array, encodings: Sequence[Encoding]) -> IntegerCodes | None:

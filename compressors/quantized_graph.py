@@ -16,12 +16,11 @@ import onnx
 
 from compressors.activation_bits import activation_bits
 from compressors.encodings.encoding import Encoding
-from compressors.encodings.integers import IntegerCodes
+from compressors.integer_grids import GridSpec
 from compressors.integer_weights import IntegerWeights
 from compressors.onnx_emission import Array, Emission
 from compressors.onnx_graph import GraphView, attributes, clip_bounds, needed_nodes
 from compressors.recipe import Quantization
-from compressors.weight_codes import nearest_codes
 
 LEVELS = 255
 _SMALLEST_RANGE = 1e-6
@@ -73,7 +72,7 @@ class QuantizedGraph:
         self.view = view
         self.config = config
         self.emission = Emission()
-        self.weights = IntegerWeights(view, self.emission, encodings or {}, self._nearest)
+        self.weights = IntegerWeights(view, self.emission, encodings or {}, self._grid_of)
         self.absorbed: set[int] = set()
         self._ranges = ranges
         self._bits = activation_bits(view, config)
@@ -221,10 +220,10 @@ class QuantizedGraph:
         moved = onnx.helper.make_node(node.op_type, inputs, names, domain=node.domain, **attributes(node))
         self.emission.nodes.append(moved)
 
-    def _nearest(self, layer: str, weights: Array, axis: int) -> IntegerCodes:
+    def _grid_of(self, layer: str) -> GridSpec:
         config = self.config
-        granularity, scheme = config.weight_granularity, config.weight_scheme
-        return nearest_codes(weights, config.bits_of(layer)[0], axis=axis, granularity=granularity, scheme=scheme)
+        per_tensor = config.weight_granularity == "tensor"
+        return GridSpec(bits=config.bits_of(layer)[0], scheme=config.weight_scheme, range="max", per_tensor=per_tensor)
 
     def _unpaired(self, name: str) -> str:
         """`name` as float32 for a layer with weights. ONNX Runtime 1.32 takes DequantizeLinear, layer, QuantizeLinear

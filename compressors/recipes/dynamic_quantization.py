@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from compressors.recipes.quantization import WEIGHT_BITS, Granularity, WeightObserver, check_bits
+from compressors.recipes.quantization import WEIGHT_BITS, Granularity, WeightRange, check_bits
 from compressors.recipes.step import Phase, Step, step
 
 
@@ -23,19 +23,19 @@ class DynamicQuantization(Step):
     RNNs and transposed convolutions have no kernel and stay float32.
 
     layers: those that become integers; empty: all that can. weight_bits: of the stored weights, layer_bits: other ones
-    by layer. weight_granularity, weight_observer: as in `quantization`. embeddings: their tables take weight_bits too.
+    by layer. weight_granularity, weight_range: as in `quantization`. embeddings: their tables take weight_bits too.
     """
 
     technique: ClassVar[str] = "dynamic_quantization"
     summary: ClassVar[str] = "integers without calibration data, for linear layers and LSTMs"
     phase: ClassVar[Phase] = Phase.ENCODING
-    value_fields: ClassVar[frozenset[str]] = frozenset({"weight_observer"})
+    value_fields: ClassVar[frozenset[str]] = frozenset({"weight_range"})
 
     layers: tuple[str, ...] = ()
     weight_bits: int = 8
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     weight_granularity: Granularity = "channel"
-    weight_observer: WeightObserver = "mse"
+    weight_range: WeightRange = "mse"
     embeddings: bool = False
 
     def __post_init__(self) -> None:

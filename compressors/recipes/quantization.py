@@ -10,7 +10,8 @@ from compressors.errors import InvalidRecipe
 from compressors.recipes.step import Phase, Step, step
 
 Observer = Literal["min_max", "percentile", "entropy", "mse"]
-WeightObserver = Literal["min_max", "mse"]
+WeightRange = Literal["max", "mse"]
+RoundingMethod = Literal["nearest", "gptq", "adaround"]
 Granularity = Literal["channel", "tensor"]
 Scheme = Literal["symmetric", "affine"]
 
@@ -35,8 +36,9 @@ class Quantization(Step):
         bits of weights shrink the file, fewer bits of activations cost a Clip and gain nothing on a CPU.
     weight_granularity: a scale per output channel or per tensor. weight_scheme: symmetric has no zero point and the
         fastest kernels; affine uses all 2^bits levels, and convolutions take about a third longer.
-    weight_observer: the scale of symmetric weights spans all of them (min_max) or is the one with the least squared
-        error (mse), which matters at 4 bits and fewer.
+    weight_range: a scale spans all of its weights (max) or has the least squared error (mse), which matters at 4 bits
+        and fewer.
+    rounding: nearest, or gptq or adaround as in `weight_only_quantization`, with `iterations` steps per layer.
     activation_scheme: affine, or symmetric (zero point in the middle; at 0 where nothing is negative).
     float_layers: layers left in float32. embeddings: embedding tables are stored in weight_bits too.
     """
@@ -45,7 +47,9 @@ class Quantization(Step):
     summary: ClassVar[str] = "static integers, 8 bits and fewer, that run on integer kernels"
     phase: ClassVar[Phase] = Phase.ENCODING
     needs_calibration: ClassVar[bool] = True
-    value_fields: ClassVar[frozenset[str]] = frozenset({"observer", "percentile", "weight_observer"})
+    value_fields: ClassVar[frozenset[str]] = frozenset(
+        {"observer", "percentile", "weight_range", "rounding", "iterations"}
+    )
     renamed: ClassVar[Mapping[str, str]] = {"bits": "weight_bits"}
 
     observer: Observer = "percentile"
@@ -55,7 +59,9 @@ class Quantization(Step):
     layer_bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     weight_granularity: Granularity = "channel"
     weight_scheme: Scheme = "symmetric"
-    weight_observer: WeightObserver = "mse"
+    weight_range: WeightRange = "mse"
+    rounding: RoundingMethod = "nearest"
+    iterations: int = 1000
     activation_scheme: Scheme = "affine"
     float_layers: tuple[str, ...] = ()
     embeddings: bool = False
@@ -63,6 +69,8 @@ class Quantization(Step):
     def __post_init__(self) -> None:
         if not 90 <= self.percentile <= 100:
             raise InvalidRecipe(f"quantization.percentile={self.percentile}: must lie in 90..100; use 99.99")
+        if self.iterations < 1:
+            raise InvalidRecipe(f"quantization.iterations={self.iterations}: must be at least 1; use 1000")
         check_bits("quantization.weight_bits", self.weight_bits, WEIGHT_BITS)
         check_bits("quantization.activation_bits", self.activation_bits, ACTIVATION_BITS)
         for name, (weight, activation) in self.layer_bits.items():

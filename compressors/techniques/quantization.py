@@ -3,20 +3,24 @@ rest."""
 
 from __future__ import annotations
 
+import functools
+
 from torch import fx
 
 from compressors.calibration import collect_ranges
-from compressors.encodings.integers import IntegerCodes
 from compressors.folding import folded_copy
 from compressors.integer_encoding import check_float_activations, encode_embeddings, encode_layers
-from compressors.onnx_emission import Array, array_of
+from compressors.integer_grids import GridSpec, WeightRange
+from compressors.onnx_emission import array_of
 from compressors.onnx_export import export_onnx
 from compressors.onnx_graph import GraphView
 from compressors.recipe import Quantization
 from compressors.registry import Context, register
 from compressors.state import StaticQuantization, state_of
 from compressors.static_quantization import check_layers, integer_layers, quantize_onnx
-from compressors.weight_codes import nearest_codes
+from compressors.weight_encoding import Rounding
+
+_NAME = Quantization.technique
 
 
 @register(Quantization)
@@ -26,32 +30,34 @@ def quantize(model: fx.GraphModule, config: Quantization, context: Context) -> f
     Weights that an earlier step has encoded keep their codes. In a draft weights keep their values: the export makes
     codes of the same size. Raises InvalidRecipe for layers that do not exist.
     """
-
-    def nearest(layer: str, weights: Array, axis: int) -> IntegerCodes:
-        return nearest_codes(
-            weights,
-            config.bits_of(layer)[0],
-            axis=axis,
-            granularity=config.weight_granularity,
-            scheme=config.weight_scheme,
-            observer=config.weight_observer,
-        )
-
-    check_float_activations(model, "quantization")
+    check_float_activations(model, _NAME)
     folded = folded_copy(model, context.example_inputs)
     state = state_of(folded)
+    grid_of = functools.partial(_grid_of, config, "max" if context.draft else config.weight_range)
     if config.embeddings:
-        encode_embeddings(folded, nearest)
+        encode_embeddings(folded, grid_of, context, _NAME)
     if context.draft:
         state.activations = StaticQuantization(config, None)
         return folded
     exported = export_onnx(folded, context.example_inputs)
     check_layers(exported, config)
-    batches = ([array_of(tensor) for tensor in batch] for batch in context.batches())
-    ranges = collect_ranges(exported, batches, config, context.threads)
     view = GraphView(exported)
-    encode_layers(folded, view, integer_layers(view, config), nearest)
+    rounding = Rounding(method=config.rounding, iterations=config.iterations)
+    encode_layers(folded, view, integer_layers(view, config), grid_of, rounding, context, _NAME)
+    rounded = export_onnx(folded, context.example_inputs)
+    batches = ([array_of(tensor) for tensor in batch] for batch in context.batches())
+    ranges = collect_ranges(rounded, batches, config, context.threads)
+    quantize_onnx(
+        rounded, config, ranges, state.encodings
+    )  # refuses what does not fit now, not when the file is written
     state.activations = StaticQuantization(config, ranges)
-    # Refuses what does not fit now, not when the file is written.
-    quantize_onnx(export_onnx(folded, context.example_inputs), config, ranges, state.encodings)
     return folded
+
+
+def _grid_of(config: Quantization, span: WeightRange, layer: str) -> GridSpec:
+    return GridSpec(
+        bits=config.bits_of(layer)[0],
+        scheme=config.weight_scheme,
+        range=span,
+        per_tensor=config.weight_granularity == "tensor",
+    )

@@ -16,6 +16,7 @@ from torch import fx, nn
 from compressors.artifact import build_artifact
 from compressors.encodings import FloatEncoding, IntegerCodes
 from compressors.errors import InvalidRecipe
+from compressors.integer_grids import GridSpec, fit_grid
 from compressors.onnx_export import export_onnx, serialize
 from compressors.onnx_graph import attributes
 from compressors.onnx_runtime import OnnxRuntime, kernel_summary
@@ -24,7 +25,6 @@ from compressors.programs import to_modules
 from compressors.recipe import Quantization, Recipe
 from compressors.registry import Context
 from compressors.state import state_of
-from compressors.weight_codes import nearest_codes
 from tests.conformance.technique import context_for, rows
 from tests.models import conv_bn, export, exported
 
@@ -47,31 +47,14 @@ def kernels(model: onnx.ModelProto, folder: Path) -> Counter[str]:
     return kernel_summary(path)
 
 
-def test_nearest_codes_by_hand() -> None:
-    weights = np.array([[0.1, -0.7, 0.3], [0.0, 0.02, -0.009]], dtype=np.float32)
-    codes = nearest_codes(weights, 4)
-    np.testing.assert_allclose(codes.scale[:, 0], [0.1, 0.02 / 7], rtol=1e-6)
-    assert codes.signed().tolist() == [[1, -7, 3], [0, 7, -3]]
-    whole = nearest_codes(weights, 4, granularity="tensor")
-    assert whole.scale.size == 1
-    assert whole.signed().tolist() == [[1, -7, 3], [0, 0, 0]]
-    shifted = nearest_codes(weights, 4, scheme="affine")
-    np.testing.assert_allclose(shifted.scale[:, 0], [1.0 / 15, 0.029 / 15], rtol=1e-6)
-    assert shifted.zero_point[:, 0].tolist() == [10, 5]  # 10.5 and 4.66
-    assert shifted.decode()[1].tolist() == pytest.approx([0.0, 0.02, -0.009], abs=0.001)
-    columns = nearest_codes(weights, 8, axis=1)
-    assert columns.scale.shape == (1, 3)
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4])
-def test_the_mse_grid_has_the_smaller_error(bits: int) -> None:
-    weights = np.random.default_rng(0).laplace(size=(8, 200)).astype(np.float32)
-    errors = [
-        ((nearest_codes(weights, bits, observer=observer).decode() - weights) ** 2).sum(1)
-        for observer in ("min_max", "mse")
-    ]
-    assert (errors[1] <= errors[0]).all()
-    assert errors[1].sum() < 0.8 * errors[0].sum()
+def test_one_scale_per_tensor_by_hand() -> None:
+    weights = np.array([[0.1, -0.75, 0.09], [0.0, 0.02, -0.009]], dtype=np.float32)
+    whole = fit_grid(weights, GridSpec(bits=4, range="max", per_tensor=True)).encode(weights)
+    assert whole.scale.item() == pytest.approx(1.5 / 15, rel=0.01)
+    assert whole.signed().tolist() == [[1, -7, 1], [0, 0, 0]]
+    shifted = fit_grid(weights, GridSpec(bits=4, range="max", scheme="affine", per_tensor=True)).encode(weights)
+    assert shifted.scale.item() == pytest.approx(0.85 / 15, rel=0.01)
+    assert shifted.zero_point.tolist() == [[13]]
 
 
 def test_each_layer_takes_its_bits_in_the_file() -> None:

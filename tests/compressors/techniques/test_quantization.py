@@ -8,7 +8,7 @@ from compressors.recipe import Quantization
 from tests.conformance.technique import Case, TechniqueConformance
 
 CASES = (
-    Case("plain_cnn", Quantization()),
+    Case("plain_cnn", Quantization(weight_bits=4, rounding="gptq")),
     Case("option_a_resnet", Quantization(observer="min_max", weight_bits=4, layer_bits={"conv1": (8, 8)})),
     Case("mobilenet", Quantization(observer="entropy", weight_scheme="affine", activation_bits=7)),
     Case("mlp", Quantization(activation_scheme="symmetric")),
