@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,17 @@ def code_version() -> str:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def foreign_code(*kinds: type) -> dict[str, str]:
+    """Hashes of the modules of other packages in which these classes are written, for the keys of what they compute."""
+    modules = {kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] not in _ROOMS}
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in sorted(modules)}
+    return {
+        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+        for name, file in files.items()
+        if file is not None
+    }
 
 
 def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from search.evaluation import Evaluation
 from search.inputs import JobInputs
 from search.quiet_baseline import QuietBaseline
 from search.splits import Part, Splits, make_splits
-from search.stage_cache import StageCache, stage_key
+from search.stage_cache import StageCache, foreign_code, stage_key
 from search.targets import group_column, target_column, task_options
 from search.teacher import TeacherOutputs
 
@@ -213,6 +213,7 @@ class Workbench:
         names = {"train": self.spec.data.train, "validation": self.spec.data.validation, "test": self.spec.data.test}
         files = {role: None if n is None else self.inputs.datasets[n].sha256 for role, n in names.items()}
         task = {"name": self.spec.task, **asdict(task_options(self.spec))}
+        task["code"] = foreign_code(type(self._task), type(self._task.description))
         return {"data": data, "files": files, "seed": self.seed, "task": task}
 
     @functools.cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +10,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from search.stage_cache import StageCache, code_version, stage_key
+import pytest
+
+from search.stage_cache import StageCache, code_version, foreign_code, stage_key
 
 
 def test_the_second_look_up_finds_value_and_files(tmp_path: Path) -> None:
@@ -54,3 +57,14 @@ def test_two_processes_may_store_the_same_result(tmp_path: Path) -> None:
         results = list(pool.map(_race, [str(tmp_path)] * 2))
     assert results == [json.dumps(list(range(50)))] * 2
     assert not list(tmp_path.rglob(".new-*"))
+
+
+def test_code_of_other_packages_is_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own is in `code_version` already; what a task of another package computes changes with that package."""
+    (tmp_path / "other_package.py").write_text("class Kind: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = importlib.import_module("other_package").Kind
+    before = foreign_code(kind, StageCache)
+    assert list(before) == ["other_package"]
+    (tmp_path / "other_package.py").write_text("class Kind: ...  # changed\n")
+    assert foreign_code(kind, StageCache) != before
