@@ -18,7 +18,7 @@ _GAMMA, _ZETA = -0.1, 1.1
 _BETA = (20.0, 2.0)
 _WARM_UP = 0.2
 # On small correlated problems anything from 1 to 10 and from 0.03 to 0.1 ends within a few percent of one another.
-_LAMBDA = 3.0
+_LAMBDA = 1.0
 _LEARNING_RATE = 0.03
 _COLUMNS = 256
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-import ml_dtypes
 import numpy as np
 
-from compressors.encodings.integers import IntegerCodes, shorten_scale
+from compressors.encodings.integers import IntegerCodes
+from compressors.encodings.scales import round_scale, shorten_scale
 from compressors.onnx_emission import Array
 
 Scheme = Literal["symmetric", "affine"]
@@ -128,12 +128,12 @@ def _least_error(
 
     for share in _SHARES:
         for sign, zero in _variants(spec, zero_point):
-            consider(_short(scale * np.float32(sign * share)), zero)
+            consider(round_scale(scale * np.float32(sign * share)), zero)
     for _ in range(_REFINEMENTS):
         steps = _nearest(view, spec.bits, best_scale, best_zero).astype(np.float32) - best_zero
         norm = weighted(steps * steps)
         fitted = np.where(norm > 0, weighted(view * steps) / np.maximum(norm, _SMALLEST_SCALE), best_scale)
-        consider(_short(np.where(fitted == 0, best_scale, fitted).astype(np.float32)), best_zero)
+        consider(round_scale(np.where(fitted == 0, best_scale, fitted).astype(np.float32)), best_zero)
     return best_scale, best_zero
 
 
@@ -155,12 +155,6 @@ def _nearest(values: Array, bits: int, scale: Array, zero_point: Array) -> Array
     places += zero_point
     codes: Array = np.clip(places, 0, 2**bits - 1, out=places).astype(np.uint8)
     return codes
-
-
-def _short(scale: Array) -> Array:
-    """The nearest bfloat16 numbers, as float32."""
-    short: Array = scale.astype(ml_dtypes.bfloat16).astype(np.float32)
-    return short
 
 
 def _blocks(shape: tuple[int, ...], group_size: int) -> tuple[int, ...] | None:

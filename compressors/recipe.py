@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from compressors.errors import InvalidRecipe
+from compressors.recipes.batch_norm_folding import BatchNormFolding
 from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
 from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
+from compressors.recipes.float_format import FloatFormat
 from compressors.recipes.nm_pruning import SemiStructuredPruning
 from compressors.recipes.order import check_order
+from compressors.recipes.power_of_two import PowerOfTwo
 from compressors.recipes.quantization import Quantization
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
@@ -31,10 +34,13 @@ RECIPE_VERSION = 1
 __all__ = [
     "RECIPE_VERSION",
     "STEPS",
+    "BatchNormFolding",
     "BatchNormReestimation",
     "Distillation",
     "DynamicQuantization",
+    "FloatFormat",
     "Phase",
+    "PowerOfTwo",
     "Quantization",
     "Recipe",
     "SemiStructuredPruning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import ml_dtypes
@@ -10,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressors.onnx_emission import Array, Emission
+from compressors.encodings.scales import emit_scale, scale_bytes
+from compressors.onnx_emission import FUNCTIONS, OPSET, Array, Emission
 
 FloatName = Literal["float16", "bfloat16", "float8_e4m3", "float8_e5m2"]
 _FLOATS: dict[FloatName, tuple[type, int]] = {
@@ -35,10 +37,9 @@ class FloatEncoding:
     @classmethod
     def of(cls, values: Array, name: FloatName, scale: Array | None = None) -> FloatEncoding:
         """Rounds to nearest even; what is beyond the format's range is clipped to its largest number."""
-        kind = _FLOATS[name][0]
-        largest = float(ml_dtypes.finfo(kind).max)  # type: ignore[no-untyped-call]
+        limit = largest(name)
         scaled = values if scale is None else values / scale
-        return cls(name, np.clip(scaled, -largest, largest).astype(kind), scale)
+        return cls(name, np.clip(scaled, -limit, limit).astype(_FLOATS[name][0]), scale)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,7 +47,7 @@ class FloatEncoding:
 
     @property
     def nbytes(self) -> int:
-        return self.codes.nbytes + (0 if self.scale is None else self.scale.nbytes)
+        return self.codes.nbytes + (0 if self.scale is None else scale_bytes(self.scale))
 
     def decode(self) -> Array:
         values: Array = self.codes.astype(np.float32)
@@ -58,6 +59,22 @@ class FloatEncoding:
         return replace(self, codes=self.codes[rows], scale=scale)
 
     def emit(self, emission: Emission) -> str:
-        stored = helper.make_tensor("", _FLOATS[self.name][1], self.codes.shape, self.codes.tobytes(), raw=True)
-        decoded = emission.add("Cast", emission.raw(stored), to=onnx.TensorProto.FLOAT)
-        return decoded if self.scale is None else emission.add("Mul", decoded, emission.constant(self.scale))
+        stored = emission.raw(
+            helper.make_tensor("", _FLOATS[self.name][1], self.codes.shape, self.codes.tobytes(), raw=True)
+        )
+        if self.scale is None:
+            return emission.add("Cast", stored, to=TensorProto.FLOAT)
+        return emission.call(_scaled(), stored, emit_scale(emission, self.scale))
+
+
+def largest(name: FloatName) -> float:
+    """The largest finite number of a format."""
+    return float(ml_dtypes.finfo(_FLOATS[name][0]).max)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _scaled() -> onnx.FunctionProto:
+    """(codes, scale), of any float type, to codes * scale in float32."""
+    nodes = [helper.make_node("Cast", [name], [name.upper()], to=TensorProto.FLOAT) for name in "cs"]
+    nodes.append(helper.make_node("Mul", ["C", "S"], ["q"]))
+    return helper.make_function(FUNCTIONS, "scaled", ["c", "s"], ["q"], nodes, [helper.make_opsetid("", OPSET)])

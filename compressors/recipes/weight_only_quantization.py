@@ -67,4 +67,9 @@ class WeightOnlyQuantization(Step):
 
     @classmethod
     def levels(cls) -> tuple[Self, ...]:
-        return (cls(bits=8), cls(bits=4), cls(bits=3, rounding="gptq"))
+        return (
+            cls(bits=8),
+            cls(bits=4, rounding="gptq"),
+            cls(bits=3, rounding="gptq"),
+            cls(bits=2, group_size=32, rounding="gptq"),
+        )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from compressors.techniques import (
+    batch_norm_folding,
     batch_norm_reestimation,
     distillation,
     dynamic_quantization,
+    float_format,
     nm_pruning,
+    power_of_two,
     quantization,
     structured_pruning,
     unstructured_pruning,
@@ -22,4 +25,7 @@ MODULES = (
     quantization,
     dynamic_quantization,
     weight_only_quantization,
+    batch_norm_folding,
+    float_format,
+    power_of_two,
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from compressors.encodings import IntegerCodes
-from compressors.encodings.integers import shorten_scale
+from compressors.encodings.scales import shorten_scale
 from compressors.onnx_emission import Array
 from tests.compressors.encodings.decoding import decoded_by_runtime, emission
 

@@ -53,7 +53,7 @@ def test_fewer_bits_make_smaller_files() -> None:
     assert sizes[2] < sizes[4] < sizes[8] < whole
     for bits, size in sizes.items():
         saved = (32 - bits) / 8 * parameters
-        assert whole - size == pytest.approx(saved, abs=1100), bits  # scales, functions, nodes
+        assert whole - size == pytest.approx(saved, abs=1500), bits  # scales, functions, nodes
 
 
 @pytest.mark.parametrize(("better", "share"), [("gptq", 0.7), ("adaround", 0.9)])
