@@ -24,6 +24,7 @@ class ChannelGroup:
     name: first producing layer, with '#2', '#3', … for its further groups. size: number of units. layers: producers,
     in order of use. consumers: layers that read them. kind: channels of convolutions; units (neurons, embedding
     dimensions); heads of attention; places inside every head; recurrent units; whole groups of grouped convolutions.
+    lanes: sets of `size` units that lose equally many, each its own: layers and directions of a recurrent module.
     """
 
     name: str
@@ -31,16 +32,21 @@ class ChannelGroup:
     layers: tuple[str, ...]
     consumers: tuple[str, ...]
     kind: Kind = "channels"
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
 class Groups:
-    """members: units per group, also of those left out. protected: reason per layer that loses no output."""
+    """members: units per group, lane by lane, also of those left out. protected: reason per layer that loses no output.
+
+    uneven: modules whose lanes are not each a whole group.
+    """
 
     groups: tuple[ChannelGroup, ...]
     members: Mapping[str, Ids]
     left_out: Mapping[str, str]
     protected: Mapping[str, str]
+    uneven: tuple[str, ...]
 
 
 def find_groups(
@@ -49,14 +55,41 @@ def find_groups(
     layers: Mapping[str, LayerChannels],
     axes: Axes,
     layouts: Mapping[str, tuple[Mapping[int, Ids], ...]],
+    lanes: Mapping[str, tuple[Ids, ...]],
 ) -> Groups:
     """Groups of two units or more that some layer produces and nothing protects."""
     finder = _Finder(module, solution, layers)
     places = [ids for value in layouts.values() for leaf in value for ids in leaf.values()]
     members = finder.members(finder.signatures([*places, *(ids for by in axes.values() for ids in by.values())]))
+    counts, uneven = _merge_lanes(members, lanes)
     left_out = finder.irregular(members, axes)
-    groups = tuple(finder.group(name, units) for name, units in members.items() if name not in left_out)
-    return Groups(groups, members, left_out, finder.protected(members))
+    kept = {name: units for name, units in members.items() if name not in left_out}
+    groups = tuple(finder.group(name, units, counts.get(name, 1)) for name, units in kept.items())
+    return Groups(groups, members, left_out, finder.protected(members), uneven)
+
+
+def _merge_lanes(
+    members: dict[str, Ids], lanes: Mapping[str, tuple[Ids, ...]]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Makes one group, in place, of groups that are lanes of one module; lanes per such group, and uneven modules."""
+    counts: dict[str, int] = {}
+    uneven = []
+    for module, vectors in lanes.items():
+        wanted = [frozenset(vector.tolist()) for vector in vectors]
+        owners: list[str] = []
+        for name, units in members.items():
+            parts = {frozenset(part.tolist()) for part in np.split(units, counts.get(name, 1))}
+            if not parts.isdisjoint(wanted):
+                owners.append(name)
+        found = {frozenset(p.tolist()) for name in owners for p in np.split(members[name], counts.get(name, 1))}
+        touched = [n for n, units in members.items() if any(not w.isdisjoint(units.tolist()) for w in wanted)]
+        if not set(wanted) <= found or touched != owners:
+            uneven += [module] if touched else []
+            continue
+        first, *others = owners
+        counts[first] = sum(counts.get(name, 1) for name in owners)
+        members[first] = np.concatenate([members[first], *(members.pop(name) for name in others)])
+    return counts, tuple(uneven)
 
 
 class _Finder:
@@ -106,14 +139,17 @@ class _Finder:
                 found[name if count == 1 else f"{name}#{count}"] = np.asarray(units, dtype=np.int64)
         return found
 
-    def group(self, name: str, units: Ids) -> ChannelGroup:
-        layers = tuple(layer for layer, outputs in self._outputs.items() if units[0] in outputs)
+    def group(self, name: str, units: Ids, lanes: int) -> ChannelGroup:
+        size = len(units) // lanes
+        each = units[::size]
+        layers = tuple(layer for layer, outputs in self._outputs.items() if np.isin(each, outputs).any())
         return ChannelGroup(
             name=name,
-            size=len(units),
+            size=size,
             layers=layers,
-            consumers=tuple(layer for layer, inputs in self._inputs.items() if units[0] in inputs),
+            consumers=tuple(layer for layer, inputs in self._inputs.items() if np.isin(each, inputs).any()),
             kind=self._kind(layers[0], units),
+            lanes=lanes,
         )
 
     def _kind(self, layer: str, units: Ids) -> Kind:

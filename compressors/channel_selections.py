@@ -132,8 +132,12 @@ def _index_select(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
 @SELECTIONS("select.int")
 def _select(tracker: Tracker, node: fx.Node, a: Arguments) -> Tracked:
     """The one position that is taken stays; those before it may go."""
-    layout, shape = tracker.layout(a["self"]), tracker.shapes[a["self"]]
+    shape = tracker.shapes[a["self"]]
     dim = a["dim"] % len(shape)
+    lanes = tracker.lanes_of(a["self"])
+    if lanes and dim == 0 and isinstance(a["index"], int):
+        return Layout({len(shape) - 2: lanes[a["index"]]})
+    layout = tracker.layout(a["self"])
     ids, index = tracker.ids(a["self"], dim), a["index"]
     if ids is not None:
         if not isinstance(index, int):

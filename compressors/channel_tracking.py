@@ -55,10 +55,12 @@ class Layout:
     """Ids along the tracked dimensions (not negative) of a tensor; an element lives while all its ids do.
 
     Ids fewer than a dimension is long repeat along it: rows of the batch were merged with them, outermost.
+    lanes: of recurrent states (layers * directions, batch, units), ids of the last dimension per index of the first.
     """
 
     axes: Mapping[int, Ids] = field(default_factory=dict)
     fold: Fold | None = None
+    lanes: tuple[Ids, ...] = ()
 
     def without(self, dim: int) -> Layout:
         return Layout({d: ids for d, ids in self.axes.items() if d != dim})
@@ -154,6 +156,7 @@ class Tracker:
     axes: per stored tensor, ids along its sliced dimensions. reordered: per stored vector, ids of its entries, which
     are not removed but moved behind the kept ones. compounds: per compound id, its factors and the size of the grid.
     marks: ids by what is known of them: 'heads' that attention runs along, 'groups' of grouped convolutions.
+    lanes: vectors of ids that must lose equally many, by the module that wants it.
     """
 
     module: fx.GraphModule
@@ -171,6 +174,7 @@ class Tracker:
     edges: list[tuple[Ids, Ids]] = field(default_factory=list)
     compounds: dict[int, tuple[tuple[int, ...], Shape]] = field(default_factory=dict)
     marks: list[tuple[str, Ids]] = field(default_factory=list)
+    lanes: dict[str, tuple[Ids, ...]] = field(default_factory=dict)
     count: int = 0
     _known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
@@ -212,6 +216,11 @@ class Tracker:
             for ids in layout.axes.values():
                 self.protect(ids, reason)
 
+    def merge_lanes(self, lanes: Sequence[Ids]) -> None:
+        """Unit i of all lanes becomes one."""
+        for ids in lanes[1:]:
+            self.join(lanes[0], ids)
+
     def leaves(self, node: Any) -> list[Layout]:
         """Layouts of all tensors that a node yields."""
         value = self._unfolded(node) if isinstance(node, fx.Node) else None
@@ -245,12 +254,20 @@ class Tracker:
     def folded(self, node: Any) -> Layout:
         """The same for calls that only move a split tensor about: its box stays as it is."""
         value = self.layouts.get(node) if isinstance(node, fx.Node) else None
-        if not isinstance(value, Layout):
-            return NOTHING
-        return value if value.fold is None or not value.fold.box.active else self.layout(node)
+        moves = isinstance(value, Layout) and value.fold is not None and not value.fold.box.active
+        return value if isinstance(value, Layout) and moves else self.layout(node)
+
+    def lanes_of(self, node: Any) -> tuple[Ids, ...]:
+        """Lanes of recurrent states that nothing has combined yet."""
+        value = self.layouts.get(node) if isinstance(node, fx.Node) else None
+        return value.lanes if isinstance(value, Layout) else ()
 
     def _unfolded(self, node: fx.Node) -> Tracked:
         value = self.layouts.get(node)
+        if isinstance(value, Layout) and value.lanes:
+            self.merge_lanes(value.lanes)
+            self.layouts[node] = Layout({len(self.shapes[node]) - 1: value.lanes[0]})
+            return self.layouts[node]
         if not isinstance(value, Layout) or value.fold is None:
             return value
         fold = value.fold

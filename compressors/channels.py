@@ -48,10 +48,11 @@ class ChannelGraph:
 
     Everything that is called ids in `channel_tracking` is a number here: a unit if below `units`, else a compound that
     stays while all units in its row of `compounds` do.
-    nodes: names of the model's nodes. members: units of each group. left_out: reason per group that must not be used.
-    layouts: per node and tensor that it yields, numbers along the tracked dimensions. axes: per stored tensor, numbers
-    along its sliced dimensions. reordered: per stored vector whose removed entries move behind the others, its numbers.
-    The others say how calls are rewritten, by node. protected: reason per layer none of whose outputs may go.
+    nodes: names of the model's nodes. members: units of each group, lane by lane. left_out: reason per group that must
+    not be used. layouts: per node and tensor that it yields, numbers along the tracked dimensions. axes: per stored
+    tensor, numbers along its sliced dimensions. reordered: per stored vector whose removed entries move behind the
+    others, its numbers. protected: reason per layer none of whose outputs may go. The others say how calls are
+    rewritten, by node.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -90,12 +91,22 @@ class ChannelGraph:
             raise InvalidRecipe("the channel graph is another model's: analyse this model before it is pruned")
 
     def kept(self, removed: Mapping[str, Iterable[int]]) -> Kept:
-        """Mask over all numbers. removed: per group, indices (0 <= index < size) of the units that go."""
+        """Mask over all numbers. removed: per group, indices of the units that go, 0 <= index < size * lanes.
+
+        Lane l has the indices from l * size on.
+        """
         kept: Kept = np.ones(self.units + len(self.compounds), dtype=np.bool_)
         for name, indices in removed.items():
             kept[self.members[name][np.asarray(list(indices), dtype=np.int64)]] = False
         kept[self.units :] = kept[self.compounds].all(axis=1)
         return kept
+
+    def check_lanes(self, kept: Kept) -> None:
+        """Raises InvalidRecipe if lanes of a group lose different numbers of units."""
+        for group in self.groups:
+            counts = kept[self.members[group.name]].reshape(group.lanes, -1).sum(axis=1)
+            if (counts != counts[0]).any():
+                raise InvalidRecipe(f"{group.name}: all its lanes must keep equally many units, not {counts.tolist()}")
 
     def places(self, group: str) -> Units:
         """Per number, the index of the group's unit that it is or depends on; -1 for none."""
@@ -130,7 +141,12 @@ def analyse(module: fx.GraphModule, example_inputs: tuple[torch.Tensor, ...]) ->
             for source in node.all_input_nodes:
                 tracker.protect_value(source, "it is an output of the model")
     _tie(tracker)
-    return _graph(tracker, solve(tracker))
+    while True:
+        graph, uneven = _graph(tracker, solve(tracker))
+        if not uneven:
+            return graph
+        for name in uneven:
+            tracker.merge_lanes(tracker.lanes.pop(name))
 
 
 def _tie(tracker: Tracker) -> None:
@@ -153,7 +169,8 @@ def _tie(tracker: Tracker) -> None:
             tracker.protect(ids, f"{name} is shared with {first}, which keeps its order")
 
 
-def _graph(tracker: Tracker, solution: Solution) -> ChannelGraph:
+def _graph(tracker: Tracker, solution: Solution) -> tuple[ChannelGraph, tuple[str, ...]]:
+    """The graph, and the modules whose lanes are no groups of the same size, so that they have to be merged first."""
     numbers = solution.numbers
     layouts = {}
     for node, value in tracker.layouts.items():
@@ -164,9 +181,10 @@ def _graph(tracker: Tracker, solution: Solution) -> ChannelGraph:
             layouts[node.name] = found
     axes = {name: {axis: numbers[ids] for axis, ids in by.items()} for name, by in tracker.axes.items()}
     layers = {name: _numbered(layer, numbers) for name, layer in tracker.layers.items()}
-    groups = find_groups(tracker.module, solution, layers, axes, layouts)
+    lanes = {name: tuple(numbers[ids] for ids in found) for name, found in tracker.lanes.items()}
+    groups = find_groups(tracker.module, solution, layers, axes, layouts, lanes)
     gathers = {node: gather for node, gather in tracker.gathers.items() if gather.box is None or not gather.box.active}
-    return ChannelGraph(
+    graph = ChannelGraph(
         groups=groups.groups,
         units=solution.units,
         compounds=solution.compounds,
@@ -195,6 +213,7 @@ def _graph(tracker: Tracker, solution: Solution) -> ChannelGraph:
         protected=groups.protected,
         left_out=groups.left_out,
     )
+    return graph, groups.uneven
 
 
 def _numbered(layer: LayerChannels, numbers: Units) -> LayerChannels:

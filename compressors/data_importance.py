@@ -25,7 +25,7 @@ def taylor_scores(
     batches: Iterable[tuple[Inputs, Tensor]],
     loss: Callable[[Any, Tensor], Tensor],
 ) -> dict[str, Scores]:
-    """Per group, (size,): mean over batches of |sum of w * dL/dw| over the weights that read a unit.
+    """Per group, (lanes * size,): mean over batches of |sum of w * dL/dw| over the weights that read a unit.
 
     Molchanov et al. 2019, arXiv:1906.10771, eq. 8, with the absolute value of each batch's sum. Summed over all
     weights that read a unit it is the first-order change of the loss when the unit becomes zero for all its readers.
@@ -37,7 +37,7 @@ def taylor_scores(
     names = sorted({name for found in axes.values() for name, _ in found})
     tensors = [tensor for name in names if (tensor := get_tensor(model, name)) is not None]
     places = {group: graph.places(group) for group in axes}
-    totals = {group.name: np.zeros(group.size) for group in graph.groups}
+    totals = {group.name: np.zeros(group.lanes * group.size) for group in graph.groups}
     count = 0
     for inputs, target in batches:
         gradients = torch.autograd.grad(loss(model(*inputs), target), tensors, allow_unused=True)
@@ -75,7 +75,7 @@ def _sums(product: Tensor, axis: int) -> Scores:
 
 
 def activation_scores(module: fx.GraphModule, graph: ChannelGraph, batches: Iterable[Inputs]) -> dict[str, Scores]:
-    """Per group, (size,): sum over layers that read a unit of its weights' absolute sum there times its values' norm.
+    """Per group, (lanes * size,): weights that read a unit, times the norm of its values, summed over layers.
 
     Wanda's score |W_ij| * ||x_j||_2 (Sun et al. 2024, arXiv:2306.11695, eq. 1), summed over a unit's weights; each
     layer divided by its own mean. Groups that no layer reads directly have their l2 scores. batches: inputs.
@@ -101,7 +101,7 @@ def activation_scores(module: fx.GraphModule, graph: ChannelGraph, batches: Iter
     read = [(_inputs(graph, name), np.sqrt(found) * _column_sums(layers[name])) for name, found in squares.items()]
     scores = {}
     for group in graph.groups:
-        own = coupled(graph.places(group.name), group.size, read)
+        own = coupled(graph.places(group.name), group.lanes * group.size, read)
         scores[group.name] = unit_scores(module, graph, group.name) if own is None else own
     return scores
 

@@ -28,7 +28,7 @@ _BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d
 def unit_scores(
     module: fx.GraphModule, graph: ChannelGraph, group: str, importance: Importance = "l2", seed: int = 0
 ) -> Scores:
-    """Scores (size,) of the units of `group`; larger is more important. Deterministic for a seed.
+    """Scores (lanes * size,) of the units of `group`; larger is more important. Deterministic for a seed.
 
     batch_norm falls back to l2 for a group that no batch norm scales; so do criteria that need data.
     """
@@ -49,10 +49,11 @@ def unit_scores(
     return np.ones(size) if scores is None else scores
 
 
-def keep_units(scores: Scores, count: int) -> Ids:
-    """Indices of the `count` highest scores in their original order; the earlier unit wins a tie."""
-    best = np.argsort(-scores, kind="stable")[:count]
-    return np.sort(best).astype(np.int64)
+def keep_units(scores: Scores, count: int, lanes: int = 1) -> Ids:
+    """Indices of the `count` highest scores of each lane in their original order; the earlier unit wins a tie."""
+    by_lane = scores.reshape(lanes, -1)
+    best = np.argsort(-by_lane, axis=1, kind="stable")[:, :count]
+    return np.sort((best + np.arange(lanes)[:, None] * by_lane.shape[1]).ravel()).astype(np.int64)
 
 
 def producing_axes(graph: ChannelGraph, group: str) -> list[tuple[str, int]]:

@@ -62,7 +62,8 @@ def _ranked(groups: Iterable[ChannelGroup], config: StructuredPruning, scores: M
     floors = {group.name: max(1, math.ceil(config.minimum_share * group.size - 1e-9)) for group in groups}
     candidates = []
     for group in groups:
-        own = scores[group.name]
+        # One unit of every lane goes at a time: of each the lowest that is left.
+        own = np.sort(scores[group.name].reshape(group.lanes, -1), axis=1).sum(axis=0)
         scale = 1.0 if config.importance == "taylor" else max(float(own.mean()), 1e-12)
         lowest = np.argsort(own, kind="stable")[: group.size - floors[group.name]]
         candidates += [(float(own[unit]) / scale, group.name) for unit in lowest]

@@ -45,18 +45,21 @@ def choose_removed(
 
     removed = {}
     for name, count in kept_counts(graph, config, scores_of).items():
-        kept = keep_units(scores_of(name), count)
-        removed[name] = np.setdiff1d(np.arange(graph.sizes[name]), kept).tolist()
+        lanes = graph.group(name).lanes
+        kept = keep_units(scores_of(name), count, lanes)
+        removed[name] = np.setdiff1d(np.arange(lanes * graph.sizes[name]), kept).tolist()
     return removed
 
 
 def remove_units(model: fx.GraphModule, graph: ChannelGraph, removed: Removed) -> fx.GraphModule:
     """A new model without the removed units: weights sliced, sizes written into calls rewritten.
 
-    Raises InvalidRecipe if `graph` is not of this very model.
+    Raises InvalidRecipe if `graph` is not of this very model, or lanes of a group lose different numbers of units.
     """
     graph.check(model)
-    return _build(model, graph, graph.kept(removed), share=False)
+    kept = graph.kept(removed)
+    graph.check_lanes(kept)
+    return _build(model, graph, kept, share=False)
 
 
 def _build(model: fx.GraphModule, graph: ChannelGraph, kept: Kept, *, share: bool) -> fx.GraphModule:
@@ -141,7 +144,7 @@ def _resize(layer: Any, channels: LayerChannels, kept: Kept) -> None:
     elif isinstance(layer, nn.RNNBase):
         rows, layer.input_size = layer.get_parameter("weight_ih_l0").shape
         layer.hidden_size = rows // GATES[layer.mode]
-        layer.proj_size = outputs if layer.proj_size else 0
+        layer.proj_size = layer.get_parameter("weight_hh_l0").shape[1] if layer.proj_size else 0
     else:
         layer.num_features = outputs
 
@@ -185,8 +188,10 @@ def verified_groups(
     Removes every other unit of one group at a time: two forward passes per group.
     """
     reasons: dict[str, str] = {}
-    for name, size in graph.sizes.items():
-        removed = {name: range(0, size - 1, 2) if size > 2 else [0]}
+    for group in graph.groups:
+        name, size = group.name, group.size
+        pattern = range(0, size - 1, 2) if size > 2 else [0]
+        removed = {name: [lane * size + (unit + lane) % size for lane in range(group.lanes) for unit in pattern]}
         try:
             pruned = _build(model, graph, graph.kept(removed), share=True)
             verify_pruned(model, graph, removed, pruned, example_inputs)
