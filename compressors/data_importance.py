@@ -78,7 +78,7 @@ def activation_scores(module: fx.GraphModule, graph: ChannelGraph, batches: Iter
     """Per group, (lanes * size,): weights that read a unit, times the norm of its values, summed over layers.
 
     Wanda's score |W_ij| * ||x_j||_2 (Sun et al. 2024, arXiv:2306.11695, eq. 1), summed over a unit's weights; each
-    layer divided by its own mean. Groups that no layer reads directly have their l2 scores. batches: inputs.
+    layer divided by its own mean. Groups and lanes that no layer reads directly have their l2 scores. batches: inputs.
     """
     model = copy.deepcopy(module).eval()
     squares: dict[str, Scores] = {}
@@ -101,8 +101,11 @@ def activation_scores(module: fx.GraphModule, graph: ChannelGraph, batches: Iter
     read = [(_inputs(graph, name), np.sqrt(found) * _column_sums(layers[name])) for name, found in squares.items()]
     scores = {}
     for group in graph.groups:
+        norms = unit_scores(module, graph, group.name).reshape(group.lanes, -1)
         own = coupled(graph.places(group.name), group.lanes * group.size, read)
-        scores[group.name] = unit_scores(module, graph, group.name) if own is None else own
+        found = np.zeros_like(norms) if own is None else own.reshape(group.lanes, -1)
+        # Lanes inside a recurrent module are read where no one sees it.
+        scores[group.name] = np.where(found.any(axis=1, keepdims=True), found, norms).ravel()
     return scores
 
 

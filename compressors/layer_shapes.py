@@ -74,18 +74,20 @@ class _Reader:
 
     def positions(self, example_inputs: tuple[torch.Tensor, ...]) -> dict[str, Terms]:
         """Places per sample at which each layer's kernel is applied; 0 for layers that multiply nothing."""
-        shapes = record_shapes(self._module, example_inputs)
+        shapes, batch = record_shapes(self._module, example_inputs), len(example_inputs[0])
         positions: dict[str, Terms] = {}
         for node in self._module.graph.find_nodes(op="call_module"):
             name = str(node.target)
             layer = self._module.get_submodule(name)
             count: Terms = {(): 0}
             if isinstance(layer, nn.modules.conv._ConvNd):
-                count = {(): math.prod(shapes[node.args[0] if isinstance(layer, _TRANSPOSED) else node][2:])}
+                shape = shapes[node.args[0] if isinstance(layer, _TRANSPOSED) else node]
+                count = {(): shape[0] * math.prod(shape[2:]) // batch}
             elif isinstance(layer, nn.Linear):
                 count = {(): 1}
-                for dim, size in enumerate(shapes[node][1:-1], start=1):
+                for dim, size in enumerate(shapes[node][:-1]):
                     count = _product(count, self._length(node, dim, size))
+                count = {key: total // batch for key, total in count.items()}
             elif isinstance(layer, nn.RNNBase):
                 shape = shapes[node.args[0]]
                 count = {(): shape[1 if layer.batch_first and len(shape) == 3 else 0]}

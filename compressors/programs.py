@@ -185,8 +185,9 @@ def describe_layers(module: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) ->
     shapes = record_shapes(module, inputs)
     macs: dict[str, int] = {}
     for node in module.graph.find_nodes(op="call_module"):
-        name = str(node.target)
-        macs[name] = macs.get(name, 0) + layer_macs(module.get_submodule(name), shapes[node.args[0]], shapes[node])
+        layer = module.get_submodule(str(node.target))
+        count = layer_macs(layer, shapes[node.args[0]], shapes[node], len(inputs[0]))
+        macs[str(node.target)] = macs.get(str(node.target), 0) + count
     return tuple(
         LayerDescription(
             name=name,
@@ -198,18 +199,18 @@ def describe_layers(module: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) ->
     )
 
 
-def layer_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: Any) -> int:
-    """Multiply-accumulates of one call, per sample (dimension 0 is the batch); biases and norms count as 0.
+def layer_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: Any, batch: int) -> int:
+    """Multiply-accumulates of one call, per sample of a batch of `batch`; biases and norms count as 0.
 
-    output_shape: of a layer with several results a list, which is not read (a recurrent layer multiplies all its
-    matrices once per step).
+    The batch may stand anywhere in the shapes, also merged with other dimensions. output_shape: of a layer with several
+    results a list, which is not read (a recurrent layer multiplies all its matrices once per step).
     """
     if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        positions = math.prod(input_shape[2:])
+        positions = input_shape[0] * math.prod(input_shape[2:]) // batch
     elif isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        positions = math.prod(output_shape[2:])
+        positions = output_shape[0] * math.prod(output_shape[2:]) // batch
     elif isinstance(layer, nn.Linear):
-        positions = math.prod(output_shape[1:-1]) if len(output_shape) > 1 else 1
+        positions = math.prod(output_shape[:-1]) // batch
     elif isinstance(layer, nn.RNNBase):
         return steps(layer, input_shape) * sum(p.numel() for p in layer.parameters() if p.dim() == 2)
     else:

@@ -157,9 +157,9 @@ def test_results_that_nobody_reads_are_not_computed() -> None:
 def test_multiply_accumulates_are_counted_per_step() -> None:
     layer = nn.LSTM(WIDTH, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
     per_step = 2 * (4 * HIDDEN * (WIDTH + HIDDEN)) + 2 * (4 * HIDDEN * (2 * HIDDEN + HIDDEN))
-    assert layer_macs(layer, (7, LENGTH, WIDTH), None) == LENGTH * per_step
+    assert layer_macs(layer, (7, LENGTH, WIDTH), None, 7) == LENGTH * per_step
     time_first = nn.GRU(WIDTH, HIDDEN)
-    assert layer_macs(time_first, (LENGTH, 7, WIDTH), None) == LENGTH * 3 * HIDDEN * (WIDTH + HIDDEN)
+    assert layer_macs(time_first, (LENGTH, 7, WIDTH), None, 7) == LENGTH * 3 * HIDDEN * (WIDTH + HIDDEN)
 
 
 class Bag(nn.Module):
