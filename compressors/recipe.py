@@ -20,6 +20,7 @@ from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
 from compressors.recipes.float_format import FloatFormat
+from compressors.recipes.low_rank import LowRank
 from compressors.recipes.nm_pruning import SemiStructuredPruning
 from compressors.recipes.order import check_order
 from compressors.recipes.power_of_two import PowerOfTwo
@@ -39,6 +40,7 @@ __all__ = [
     "Distillation",
     "DynamicQuantization",
     "FloatFormat",
+    "LowRank",
     "Phase",
     "PowerOfTwo",
     "Quantization",

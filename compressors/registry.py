@@ -80,8 +80,8 @@ def apply(model: fx.GraphModule, configuration: Step, context: Context) -> fx.Gr
         known = sorted(found.__name__ for found in _TECHNIQUES)
         raise InvalidRecipe(f"technique {kind.__name__}: nothing applies it; known are {known}")
     if not context.draft:
-        if kind.needs_calibration and context.calibration is None:
+        if configuration.uses_calibration() and context.calibration is None:
             raise InvalidRecipe(f"{kind.technique} reads calibration inputs and none are given; add data")
-        if kind.needs_training and context.training is None:
+        if configuration.uses_training() and context.training is None:
             raise InvalidRecipe(f"{kind.technique} trains on labelled rows and none are given; add data with a target")
     return technique(model, configuration, context)

@@ -124,7 +124,7 @@ def check_needs(request: Request) -> None:
 
 
 def _needs_data(step: Step) -> bool:
-    return step.needs_calibration or step.needs_training
+    return step.uses_calibration() or step.uses_training()
 
 
 def _taken_in(source: Path, destination: Path) -> ModelFile:

@@ -31,7 +31,8 @@ class Step:
     """Base of all configuration classes.
 
     technique: its name in recipes and jobs. summary: one line for people. phase: what it does. repeatable: may stand in
-    a recipe more than once. needs_calibration, needs_training: whether it reads inputs, or trains on labelled rows.
+    a recipe more than once. needs_calibration, needs_training: whether it reads inputs, or trains on labelled rows,
+    whatever its fields say; where that depends on them, `uses_calibration` and `uses_training` answer.
     value_fields: fields that change values only, neither shapes nor bytes: recipes that differ in nothing else cost the
     same.
     renamed: names that fields had in earlier releases, and what they are called now; recipes may use either.
@@ -45,6 +46,14 @@ class Step:
     needs_training: ClassVar[bool] = False
     value_fields: ClassVar[frozenset[str]] = frozenset()
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def uses_calibration(self) -> bool:
+        """Whether this very configuration reads calibration inputs."""
+        return self.needs_calibration
+
+    def uses_training(self) -> bool:
+        """Whether this very configuration trains on labelled rows."""
+        return self.needs_training
 
     @classmethod
     def levels(cls) -> tuple[Self, ...]:

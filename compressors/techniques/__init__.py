@@ -8,6 +8,7 @@ from compressors.techniques import (
     distillation,
     dynamic_quantization,
     float_format,
+    low_rank,
     nm_pruning,
     power_of_two,
     quantization,
@@ -17,15 +18,16 @@ from compressors.techniques import (
 )
 
 MODULES = (
+    batch_norm_folding,
+    batch_norm_reestimation,
+    distillation,
+    dynamic_quantization,
+    float_format,
+    low_rank,
+    nm_pruning,
+    power_of_two,
+    quantization,
     structured_pruning,
     unstructured_pruning,
-    nm_pruning,
-    distillation,
-    batch_norm_reestimation,
-    quantization,
-    dynamic_quantization,
     weight_only_quantization,
-    batch_norm_folding,
-    float_format,
-    power_of_two,
 )

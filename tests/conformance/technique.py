@@ -181,9 +181,9 @@ class TechniqueConformance:
         assert len(serialize(draft)) == pytest.approx(len(serialize(real)), rel=self.draft_bytes)
 
     def test_missing_data_is_named(self, case: Case, start: fx.GraphModule, context: Context) -> None:
-        if case.config.needs_calibration:
+        if case.config.uses_calibration():
             with pytest.raises(InvalidRecipe, match=f"{case.config.technique} reads calibration inputs"):
                 apply(start, case.config, replace(context, calibration=None))
-        if case.config.needs_training:
+        if case.config.uses_training():
             with pytest.raises(InvalidRecipe, match=f"{case.config.technique} trains on labelled rows"):
                 apply(start, case.config, replace(context, training=None))

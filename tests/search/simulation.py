@@ -41,6 +41,7 @@ def spec(**changes: object) -> JobSpec:
         "model": "m",
         "data": {"train": "d", "inputs": ["image"], "target": "label"},
         "budget": {"latency_ratio": 0.4},
+        "techniques": ["structured_pruning", "distillation", "quantization"],
         "search": {"max_seconds": 600, "parallel": 2, "max_trials": 40},
     }
     document.update(changes)
