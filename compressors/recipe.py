@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from compressors.errors import InvalidRecipe
 from compressors.recipes.batch_norm_folding import BatchNormFolding
 from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
+from compressors.recipes.centroid_tuning import CentroidTuning
 from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
@@ -29,6 +30,7 @@ from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
 from compressors.recipes.unstructured_pruning import UnstructuredPruning
 from compressors.recipes.weight_only_quantization import WeightOnlyQuantization
+from compressors.recipes.weight_sharing import WeightSharing
 
 RECIPE_VERSION = 1
 
@@ -37,6 +39,7 @@ __all__ = [
     "STEPS",
     "BatchNormFolding",
     "BatchNormReestimation",
+    "CentroidTuning",
     "Distillation",
     "DynamicQuantization",
     "FloatFormat",
@@ -50,6 +53,7 @@ __all__ = [
     "StructuredPruning",
     "UnstructuredPruning",
     "WeightOnlyQuantization",
+    "WeightSharing",
     "step_from_json",
     "step_to_json",
 ]

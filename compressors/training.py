@@ -216,11 +216,14 @@ def tune(
             for group in optimizer.param_groups:
                 if not group.get("fixed"):
                     group["lr"] = rate(progress, config.learning_rate)
-            for hook in hooks:
-                hook.before_batch(model, progress)
-            batch = fetch(rows_at)
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                loss = objective(model, batch)
+            # What dropout and stochastic objectives draw depends on the place in the run alone, so that it can resume.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed * 1_000_003 + run.seen)
+                for hook in hooks:
+                    hook.before_batch(model, progress)
+                batch = fetch(rows_at)
+                with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                    loss = objective(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)

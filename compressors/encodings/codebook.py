@@ -15,8 +15,9 @@ from compressors.onnx_emission import Array, Emission
 class Codebook:
     """values = centroids[codes] (Han et al. 2016, arXiv:1510.00149, section 3).
 
-    codes: uint8 in the parameter's layout, each < len(centroids). centroids: float32 (k,), k <= 256. Indices take
-    ceil(log2 k) bits each in the file; if one prevails (zeros of a pruned weight), it is left out.
+    codes: uint8 in the parameter's layout, each < len(centroids). centroids: float32 (k,), k <= 256, stored in 16 bits
+    each where float16 holds them all. Indices take ceil(log2 k) bits each in the file; if one prevails (zeros of a
+    pruned weight), it is left out.
     """
 
     codes: Array
@@ -33,7 +34,7 @@ class Codebook:
 
     @property
     def nbytes(self) -> int:
-        return stored_bytes(self.codes, self.bits) + self.centroids.nbytes
+        return stored_bytes(self.codes, self.bits) + self._table().nbytes
 
     def decode(self) -> Array:
         values: Array = self.centroids[self.codes]
@@ -44,7 +45,15 @@ class Codebook:
 
     def emit(self, emission: Emission) -> str:
         indices = emission.add("Cast", emit_stored(emission, self.codes, self.bits), to=TensorProto.INT32)
-        return emission.add("Gather", emission.constant(self.centroids), indices)
+        table = self._table()
+        values = emission.add("Gather", emission.constant(table), indices)
+        return values if table.dtype == np.float32 else emission.add("Cast", values, to=TensorProto.FLOAT)
+
+    def _table(self) -> Array:
+        """Centroids in the shortest type that holds them."""
+        with np.errstate(over="ignore"):
+            short = self.centroids.astype(np.float16)
+        return short if np.array_equal(short.astype(np.float32), self.centroids) else self.centroids
 
 
 def of_indices(indices: Array, centroids: Array) -> Codebook:

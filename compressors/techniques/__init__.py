@@ -5,6 +5,7 @@ from __future__ import annotations
 from compressors.techniques import (
     batch_norm_folding,
     batch_norm_reestimation,
+    centroid_tuning,
     distillation,
     dynamic_quantization,
     float_format,
@@ -15,6 +16,7 @@ from compressors.techniques import (
     structured_pruning,
     unstructured_pruning,
     weight_only_quantization,
+    weight_sharing,
 )
 
 MODULES = (
@@ -30,4 +32,6 @@ MODULES = (
     structured_pruning,
     unstructured_pruning,
     weight_only_quantization,
+    weight_sharing,
+    centroid_tuning,
 )
