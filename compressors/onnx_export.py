@@ -1,8 +1,8 @@
 """A module graph written as ONNX without tracing: one emitter per operator, one pass to learn the shapes.
 
 torch.onnx.export takes 3.5 to 5 s for a ResNet-20; a candidate's gate needs the file in well under a second, and
-without the exporter's metadata (80 kB of 1.16 MB for that model). The emitters stand in `onnx_layers`,
-`onnx_recurrent`, `onnx_pointwise`, `onnx_products` and `onnx_tensors`; importing this module registers them.
+without the exporter's metadata (80 kB of 1.16 MB for that model). The emitters stand in the modules of
+EMITTER_MODULES; importing this module registers them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ import torch
 from onnx import helper
 from torch import Tensor, fx, nn
 
-from compressors import onnx_layers, onnx_pointwise, onnx_products, onnx_recurrent, onnx_tensors
+from compressors import (
+    onnx_arrangements,
+    onnx_layers,
+    onnx_math,
+    onnx_pointwise,
+    onnx_products,
+    onnx_recurrent,
+    onnx_statistics,
+    onnx_tensors,
+)
 from compressors.batch_norm import fold_batch_norm
 from compressors.errors import ParityError, UnsupportedModel
 from compressors.onnx_emission import (
@@ -34,7 +43,16 @@ from compressors.onnx_emission import (
 from compressors.onnx_graph import needed_nodes
 from compressors.runtime import Session
 
-FAMILIES = (onnx_layers, onnx_recurrent, onnx_pointwise, onnx_products, onnx_tensors)
+EMITTER_MODULES = (
+    onnx_layers,
+    onnx_recurrent,
+    onnx_pointwise,
+    onnx_math,
+    onnx_products,
+    onnx_statistics,
+    onnx_tensors,
+    onnx_arrangements,
+)
 
 
 def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressors.errors import UnsupportedModel
-from compressors.onnx_emission import Emission, Value, emits
+from compressors.onnx_emission import Array, Emission, Value, emits
 
 aten: Any = torch.ops.aten
 
@@ -257,17 +257,32 @@ def functional_adaptive_max_pool(emission: Emission, x: Value, output_size: Sequ
 
 
 def _adaptive(emission: Emission, x: Value, op: str) -> str:
-    """Global pooling for output size 1; windows of equal size where the output divides the input."""
+    """Global pooling for output size 1; windows of equal size where the output divides the input; other averages as
+    products with the windows' shares, axis by axis."""
     target = emission.result.shape[2:]
     if all(size == 1 for size in target):
         return emission.add(f"Global{op}", x)
     source = x.shape[2:]
-    if any(have % want for have, want in zip(source, target, strict=True)):
+    if not any(have % want for have, want in zip(source, target, strict=True)):
+        window = [have // want for have, want in zip(source, target, strict=True)]
+        if all(size == 1 for size in window):
+            return x.name
+        return emission.add(op, x, kernel_shape=window, strides=_unless(window, 1))
+    if op != "AveragePool" or len(source) > 2:
         raise UnsupportedModel(f"adaptive pooling from {list(source)} to {list(target)}: the sizes must divide evenly")
-    window = [have // want for have, want in zip(source, target, strict=True)]
-    if all(size == 1 for size in window):
-        return x.name
-    return emission.add(op, x, kernel_shape=window, strides=_unless(window, 1))
+    result = emission.add("MatMul", x, emission.constant(window_means(source[-1], target[-1])))
+    if len(source) == 1:
+        return result
+    return emission.add("MatMul", emission.constant(window_means(source[0], target[0]).T), result)
+
+
+def window_means(length: int, windows: int) -> Array:
+    """(length, windows): what averages a row of `length` numbers over torch's adaptive windows, which may overlap."""
+    means = np.zeros((length, windows), dtype=np.float32)
+    for window in range(windows):
+        first, last = window * length // windows, -((window + 1) * length // -windows)
+        means[first:last, window] = 1 / (last - first)
+    return means
 
 
 @emits(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)

@@ -72,9 +72,11 @@ def silu(emission: Emission, x: Value) -> str:
 
 @emits(aten.softplus.default)
 def softplus(emission: Emission, x: Value, beta: float = 1, threshold: float = 20) -> str:
-    if beta != 1:
-        raise UnsupportedModel(f"softplus with beta={beta}: only 1 is exported")
-    return emission.add("Softplus", x)
+    """log(1 + exp(beta x)) / beta; beyond the threshold, where torch returns x itself, the two agree."""
+    if beta == 1:
+        return emission.add("Softplus", x)
+    factor = emission.scalar(beta, x.dtype)
+    return emission.add("Div", emission.add("Softplus", emission.add("Mul", x, factor)), factor)
 
 
 @emits(aten.gelu.default)
@@ -96,9 +98,10 @@ def prelu(emission: Emission, x: Value, slope: Value) -> str:
 
 @emits(aten.elu.default, aten.elu_.default)
 def elu(emission: Emission, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> str:
-    if scale != 1 or input_scale != 1:
-        raise UnsupportedModel(f"elu with scale={scale}, input_scale={input_scale}: only 1 is exported")
-    return emission.add("Elu", x, alpha=float(alpha))
+    if input_scale != 1:
+        raise UnsupportedModel(f"elu with input_scale={input_scale}: only 1 is exported")
+    result = emission.add("Elu", x, alpha=float(alpha))
+    return result if scale == 1 else emission.add("Mul", result, emission.scalar(scale, x.dtype))
 
 
 @emits(aten.relu6.default, aten.relu6_.default)
@@ -174,7 +177,7 @@ def _binary(op: str) -> Emitter:
 
 
 emits(aten.mul.Tensor, aten.mul.Scalar, aten.mul_.Tensor)(_binary("Mul"))
-emits(aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor)(_binary("Div"))
+emits(aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor, aten.true_divide.Tensor)(_binary("Div"))
 emits(aten.maximum.default, aten.max.other)(_binary("Max"))
 emits(aten.minimum.default, aten.min.other)(_binary("Min"))
 emits(aten.logical_and.default)(_binary("And"))

@@ -79,6 +79,22 @@ def addmm(emission: Emission, bias: Value, x: Value, y: Value, beta: float = 1, 
     )
 
 
+@emits(aten.baddbmm.default)
+def baddbmm(emission: Emission, bias: Value, x: Value, y: Value, beta: float = 1, alpha: float = 1) -> str:
+    product = emission.add("MatMul", x, y)
+    if alpha != 1:
+        product = emission.add("Mul", product, emission.scalar(alpha, x.dtype))
+    added = bias.name if beta == 1 else emission.add("Mul", bias, emission.scalar(beta, x.dtype))
+    return emission.add("Add", product, added)
+
+
+@emits(aten.bilinear.default)
+def bilinear(emission: Emission, x: Value, y: Value, weight: Value, bias: Value | None = None) -> str:
+    """Output o is x^T weight[o] y."""
+    product = emission.add("Einsum", x, weight, y, equation="...i,oij,...j->...o")
+    return emission.add("Add", product, bias) if bias is not None else product
+
+
 @emits(aten.scaled_dot_product_attention.default)
 def attention(
     emission: Emission,

@@ -80,6 +80,12 @@ def reverse_axes(emission: Emission, x: Value) -> str:
     return emission.add("Transpose", x)
 
 
+@emits(aten.squeeze.default)
+def squeeze_all(emission: Emission, x: Value) -> str:
+    """Every axis of length 1 but the batch, whose length happens to be what it is in one run."""
+    return squeeze(emission, x, range(1, x.rank))
+
+
 @emits(aten.squeeze.dim, aten.squeeze.dims)
 def squeeze(emission: Emission, x: Value, dim: int | Sequence[int]) -> str:
     dims = [dim] if isinstance(dim, int) else list(dim)
@@ -216,6 +222,15 @@ def gather(emission: Emission, x: Value, dim: int, index: Value, sparse_grad: bo
     return emission.add("GatherElements", x, operand(emission, index, torch.int64), axis=dim)
 
 
+@emits(aten.scatter.src, aten.scatter.value)
+def scatter(emission: Emission, x: Value, dim: int, index: Value, source: Value | float) -> str:
+    if isinstance(source, Value):
+        updates = operand(emission, source, x.dtype)
+    else:
+        updates = emission.add("Expand", emission.scalar(source, x.dtype), emission.add("Shape", index))
+    return emission.add("ScatterElements", x, operand(emission, index, torch.int64), updates, axis=dim)
+
+
 @emits(aten.repeat_interleave.self_int)
 def repeat_interleave(emission: Emission, x: Value, repeats: int, dim: int | None = None, **kwargs: Any) -> str:
     if dim is None or dim % x.rank == 0:
@@ -233,7 +248,7 @@ def pad(
     """`pad` counts from the last axis backwards, (begin, end) per axis; constant_pad_nd has its value third."""
     if not isinstance(mode, str):
         value, mode = float(mode), "constant"
-    names = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     if mode not in names:
         raise UnsupportedModel(f"pad mode {mode!r}: known are {sorted(names)}")
     begin, end = [0] * x.rank, [0] * x.rank
@@ -302,16 +317,16 @@ def zeros_like(emission: Emission, x: Value, **kwargs: Any) -> str:
 
 @emits(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default, aten.upsample_nearest1d.vec)
 def upsample_nearest(emission: Emission, x: Value, *args: Any, **kwargs: Any) -> str:
-    return _resize(emission, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    return resize(emission, x, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 
 
 @emits(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
 def upsample_bilinear(emission: Emission, x: Value, size: Any, align_corners: bool, *args: Any) -> str:
     mode = "align_corners" if align_corners else "half_pixel"
-    return _resize(emission, x, mode="linear", coordinate_transformation_mode=mode)
+    return resize(emission, x, mode="linear", coordinate_transformation_mode=mode)
 
 
-def _resize(emission: Emission, x: Value, **attributes: Any) -> str:
+def resize(emission: Emission, x: Value, **attributes: Any) -> str:
     """The batch is left alone: scales of 1 there, the ratio of sizes elsewhere."""
     ratios = [1.0, 1.0, *(o / i for o, i in zip(emission.result.shape[2:], x.shape[2:], strict=True))]
     return emission.add("Resize", x, "", emission.constant(np.array(ratios, dtype=np.float32)), **attributes)

@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind, OutputKind, SymIntArgument, 
 
 from compressors import aten_recurrent
 from compressors.aten_modules import LayerCall, operator_name, read_layer
+from compressors.aten_spellings import plainly_spelled
 from compressors.errors import UnsupportedModel
 from compressors.module_tree import has_attribute, place
 from compressors.program_layers import ProgramLayers, allowed_name
@@ -31,6 +32,7 @@ def lower_program(program: ExportedProgram) -> tuple[fx.GraphModule, bool]:
 
     Raises UnsupportedModel, naming the node, for control flow, custom operators and mutated inputs or buffers.
     """
+    program = plainly_spelled(program)
     if _mutates_aliases(program):
         # An empty table decomposes nothing: the call only rewrites mutation into functions.
         program = program.run_decompositions({})

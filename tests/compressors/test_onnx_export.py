@@ -215,8 +215,8 @@ def test_indexing_that_is_refused(model: nn.Module, named: str) -> None:
         export_onnx(to_modules(export(model, x)), x)
 
 
-def test_uneven_adaptive_pools_are_refused() -> None:
-    module = to_modules(export(nn.AdaptiveAvgPool2d(3).eval(), (torch.randn(2, 3, 7, 7),)))
+def test_uneven_adaptive_maxima_are_refused() -> None:
+    module = to_modules(export(nn.AdaptiveMaxPool2d(3).eval(), (torch.randn(2, 3, 7, 7),)))
     with pytest.raises(UnsupportedModel, match="divide evenly"):
         export_onnx(module, (torch.randn(2, 3, 7, 7),))
 
