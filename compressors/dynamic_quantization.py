@@ -69,8 +69,8 @@ def dynamic_layers(view: GraphView, config: DynamicQuantization) -> list[onnx.No
     for name in sorted({*config.layers, *config.layer_bits}):
         if name not in able:
             raise InvalidRecipe(
-                f"dynamic_quantization: the runtime has no integer kernel for layer {name!r}; leave it out, or store "
-                "its weights in fewer bits by a technique for weights alone"
+                f"dynamic_quantization: the runtime has no integer kernel for layer {name!r}; leave it out, "
+                "stored_bits is the width of its weights"
             )
     return [
         n for n in view.nodes if _has_kernel(view, n) and (not config.layers or view.layer_name(n) in config.layers)

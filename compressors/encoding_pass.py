@@ -35,6 +35,7 @@ def store_encoded(model: onnx.ModelProto, encodings: Mapping[str, Encoding]) -> 
     for node in model.graph.node:
         for name in (*node.input, *node.output):
             emission.reserve(name)
+    emission.functions.update({function.name: function for function in model.functions})
     store = _Store(emission, encodings, floats)
     renamed: dict[str, str] = {}
     for tensor in model.graph.initializer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +10,15 @@ import onnx
 from torch import fx, nn
 
 from compressors.errors import InvalidRecipe
-from compressors.integer_grids import GridSpec
-from compressors.layer_weights import LayerWeight, layer_weights
+from compressors.integer_grids import GridSpec, WeightRange
+from compressors.layer_weights import TRANSPOSED, LayerWeight, layer_weights
 from compressors.onnx_emission import array_of
 from compressors.onnx_graph import RECURRENT, GraphView, attributes, layer_of
 from compressors.registry import Context
 from compressors.state import state_of
 from compressors.weight_encoding import Rounding, encode_on_grids
+
+_STORED = (nn.Embedding, nn.EmbeddingBag, nn.GRU, nn.RNN, *TRANSPOSED)
 
 GridOf = Callable[[str], GridSpec]  # layer -> grid of its weights
 
@@ -54,19 +56,26 @@ def encode_layers(
     encode_on_grids(model, list(chosen.values()), rounding, context, technique)
 
 
-def encode_embeddings(model: fx.GraphModule, grid_of: GridOf, context: Context, technique: str) -> None:
-    """Encodes the tables of all embeddings, in place."""
-    tables = [
-        (weight, grid_of(weight.layers[0]))
+def encode_stored(
+    model: fx.GraphModule, bits: int, span: WeightRange, left: Collection[str], context: Context, technique: str
+) -> None:
+    """Encodes, in place, the weights of layers that runtimes have no integer kernel for: embeddings, GRUs and plain
+    RNNs, transposed convolutions. They are stored in `bits` bits and decoded when the file is loaded.
+
+    bits: 0 leaves them in float32. left: layers that stay float32. A table that an integer layer shares is left to it.
+    """
+    if not bits:
+        return
+    modules = dict(model.named_modules())
+    spec = GridSpec(bits=bits, range=span)
+    chosen = [
+        (weight, spec)
         for weight in layer_weights(model)
-        if any(isinstance(_module(model, name), nn.Embedding | nn.EmbeddingBag) for name in weight.layers)
-        and weight.name not in state_of(model).encodings
+        if weight.name not in state_of(model).encodings
+        and all(isinstance(modules.get(layer), _STORED) for layer in weight.layers)
+        and not set(left) & set(weight.layers)
     ]
-    encode_on_grids(model, tables, Rounding(), context, technique)
-
-
-def _module(model: fx.GraphModule, name: str) -> nn.Module | None:
-    return dict(model.named_modules()).get(name)
+    encode_on_grids(model, chosen, Rounding(), context, technique)
 
 
 def _output_axis(view: GraphView, node: onnx.NodeProto, weight: LayerWeight) -> int:

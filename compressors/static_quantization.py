@@ -74,7 +74,7 @@ def check_layers(model: onnx.ModelProto, config: Quantization) -> None:
         if name not in integers:
             raise InvalidRecipe(
                 f"quantization.layer_bits[{name!r}]: the runtime has no integer kernel for this layer, so it stays "
-                "float32; leave it out here and encode its weights alone"
+                "float32; leave it out here, stored_bits is the width of its weights"
             )
 
 

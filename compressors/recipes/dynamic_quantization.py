@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from compressors.recipes.quantization import WEIGHT_BITS, Granularity, WeightRange, check_bits
+from compressors.recipes.quantization import WEIGHT_BITS, Granularity, WeightRange, check_bits, check_stored_bits
 from compressors.recipes.step import Phase, Step, step
 
 
@@ -23,7 +23,7 @@ class DynamicQuantization(Step):
     RNNs and transposed convolutions have no kernel and stay float32.
 
     layers: those that become integers; empty: all that can. weight_bits: of the stored weights, layer_bits: other ones
-    by layer. weight_granularity, weight_range: as in `quantization`. embeddings: their tables take weight_bits too.
+    by layer. weight_granularity, weight_range: as in `quantization`. stored_bits: as there.
     """
 
     technique: ClassVar[str] = "dynamic_quantization"
@@ -36,9 +36,10 @@ class DynamicQuantization(Step):
     layer_bits: Mapping[str, int] = field(default_factory=dict)
     weight_granularity: Granularity = "channel"
     weight_range: WeightRange = "mse"
-    embeddings: bool = False
+    stored_bits: int = 8
 
     def __post_init__(self) -> None:
+        check_stored_bits("dynamic_quantization.stored_bits", self.stored_bits)
         check_bits("dynamic_quantization.weight_bits", self.weight_bits, WEIGHT_BITS)
         for name, bits in self.layer_bits.items():
             check_bits(f"dynamic_quantization.layer_bits[{name!r}]", bits, WEIGHT_BITS)

@@ -40,7 +40,8 @@ class Quantization(Step):
         and fewer.
     rounding: nearest, or gptq or adaround as in `weight_only_quantization`, with `iterations` steps per layer.
     activation_scheme: affine, or symmetric (zero point in the middle; at 0 where nothing is negative).
-    float_layers: layers left in float32. embeddings: embedding tables are stored in weight_bits too.
+    float_layers: layers left in float32. stored_bits: width in the file of weights that no integer kernel reads, in
+        embeddings, GRUs, plain RNNs and transposed convolutions; they are decoded at load. 0: float32.
     """
 
     technique: ClassVar[str] = "quantization"
@@ -64,13 +65,14 @@ class Quantization(Step):
     iterations: int = 1000
     activation_scheme: Scheme = "affine"
     float_layers: tuple[str, ...] = ()
-    embeddings: bool = False
+    stored_bits: int = 8
 
     def __post_init__(self) -> None:
         if not 90 <= self.percentile <= 100:
             raise InvalidRecipe(f"quantization.percentile={self.percentile}: must lie in 90..100; use 99.99")
         if self.iterations < 1:
             raise InvalidRecipe(f"quantization.iterations={self.iterations}: must be at least 1; use 1000")
+        check_stored_bits("quantization.stored_bits", self.stored_bits)
         check_bits("quantization.weight_bits", self.weight_bits, WEIGHT_BITS)
         check_bits("quantization.activation_bits", self.activation_bits, ACTIVATION_BITS)
         for name, (weight, activation) in self.layer_bits.items():
@@ -86,6 +88,11 @@ class Quantization(Step):
     def bits_of(self, layer: str) -> tuple[int, int]:
         """(weight bits, activation bits) of a layer."""
         return self.layer_bits.get(layer, (self.weight_bits, self.activation_bits))
+
+
+def check_stored_bits(name: str, bits: int) -> None:
+    if bits:
+        check_bits(name, bits, WEIGHT_BITS)
 
 
 def check_bits(name: str, bits: int, limits: tuple[int, int]) -> None:

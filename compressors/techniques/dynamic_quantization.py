@@ -8,7 +8,8 @@ from torch import fx
 
 from compressors.dynamic_quantization import dynamic_layers, quantize_dynamically, weight_grid
 from compressors.folding import folded_copy
-from compressors.integer_encoding import check_float_activations, encode_embeddings, encode_layers
+from compressors.integer_encoding import check_float_activations, encode_layers, encode_stored
+from compressors.integer_grids import WeightRange
 from compressors.onnx_export import export_onnx
 from compressors.onnx_graph import GraphView
 from compressors.recipe import DynamicQuantization
@@ -26,14 +27,15 @@ def quantize(model: fx.GraphModule, config: DynamicQuantization, context: Contex
     check_float_activations(model, _NAME)
     folded = folded_copy(model, context.example_inputs)
     state = state_of(folded)
-    grid_of = functools.partial(weight_grid, config, "max" if context.draft else config.weight_range)
-    if config.embeddings:
-        encode_embeddings(folded, grid_of, context, _NAME)
+    span: WeightRange = "max" if context.draft else config.weight_range
     state.activations = config
     if context.draft:
+        encode_stored(folded, config.stored_bits, span, (), context, _NAME)
         return folded
     exported = export_onnx(folded, context.example_inputs)
     view = GraphView(exported)
+    grid_of = functools.partial(weight_grid, config, span)
     encode_layers(folded, view, dynamic_layers(view, config), grid_of, Rounding(), context, _NAME)
+    encode_stored(folded, config.stored_bits, span, (), context, _NAME)
     quantize_dynamically(export_onnx(folded, context.example_inputs), config, state.encodings)
     return folded

@@ -9,7 +9,7 @@ from torch import fx
 
 from compressors.calibration import collect_ranges
 from compressors.folding import folded_copy
-from compressors.integer_encoding import check_float_activations, encode_embeddings, encode_layers
+from compressors.integer_encoding import check_float_activations, encode_layers, encode_stored
 from compressors.integer_grids import GridSpec, WeightRange
 from compressors.onnx_emission import array_of
 from compressors.onnx_export import export_onnx
@@ -33,17 +33,18 @@ def quantize(model: fx.GraphModule, config: Quantization, context: Context) -> f
     check_float_activations(model, _NAME)
     folded = folded_copy(model, context.example_inputs)
     state = state_of(folded)
-    grid_of = functools.partial(_grid_of, config, "max" if context.draft else config.weight_range)
-    if config.embeddings:
-        encode_embeddings(folded, grid_of, context, _NAME)
+    span: WeightRange = "max" if context.draft else config.weight_range
     if context.draft:
+        encode_stored(folded, config.stored_bits, span, config.float_layers, context, _NAME)
         state.activations = StaticQuantization(config, None)
         return folded
     exported = export_onnx(folded, context.example_inputs)
     check_layers(exported, config)
     view = GraphView(exported)
     rounding = Rounding(method=config.rounding, iterations=config.iterations)
+    grid_of = functools.partial(_grid_of, config, span)
     encode_layers(folded, view, integer_layers(view, config), grid_of, rounding, context, _NAME)
+    encode_stored(folded, config.stored_bits, span, config.float_layers, context, _NAME)
     rounded = export_onnx(folded, context.example_inputs)
     batches = ([array_of(tensor) for tensor in batch] for batch in context.batches())
     ranges = collect_ranges(rounded, batches, config, context.threads)

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import fx, nn
 
+from benchmarks.families import FAMILIES
+from benchmarks.families import exported as family_exported
 from compressors.artifact import build_artifact
 from compressors.encodings import FloatEncoding, IntegerCodes
 from compressors.errors import InvalidRecipe
@@ -178,12 +180,39 @@ def test_tied_weights_share_their_codes() -> None:
     build_artifact(quantized, context.example_inputs)
 
 
-def test_embeddings_are_stored_in_the_weights_bits() -> None:
-    whole, eight, four = (
-        len(serialize(artifact("bert", config)))
-        for config in (Quantization(), Quantization(embeddings=True), Quantization(embeddings=True, weight_bits=4))
+@pytest.mark.parametrize("name", ["bert", "gru", "unet"])
+def test_what_no_integer_kernel_reads_is_stored_in_few_bits(name: str) -> None:
+    """Embeddings, a GRU, a transposed convolution."""
+    program, inputs = family_exported(name), FAMILIES[name].inputs(2)
+    model = to_modules(program)
+    context = Context(example_inputs=inputs, calibration=lambda: [inputs])
+    configs = [Quantization(stored_bits=bits) for bits in (0, 8, 4)]
+    graphs = [build_artifact(run_recipe(model, Recipe((config,)), context), inputs) for config in configs]
+    whole, eight, four = (len(serialize(graph)) for graph in graphs)
+    stored = (torch.nn.Embedding, torch.nn.GRU, torch.nn.ConvTranspose2d)
+    numbers = sum(
+        p.numel() for m in model.modules() if isinstance(m, stored) for n, p in m.named_parameters() if "weight" in n
     )
-    assert four < eight < whole
+    assert whole - eight == pytest.approx(3 * numbers, rel=0.25)
+    assert eight - four == pytest.approx(numbers / 2, rel=0.25)
+    expected, produced = (OnnxRuntime().load_model(g, 1).run([x.numpy() for x in inputs])[0] for g in graphs[:2])
+    assert np.abs(expected - produced).max() < 0.1 * np.abs(expected).max()
+
+
+def test_lstms_run_on_integers(tmp_path: Path) -> None:
+    """Two layers in both directions: gates reordered, directions stacked, each with codes of its own."""
+    inputs = FAMILIES["lstm_stacked"].inputs(4)
+    model = to_modules(family_exported("lstm_stacked"))
+    context = Context(example_inputs=inputs, calibration=lambda: [inputs])
+    quantized = run_recipe(model, Recipe((Quantization(weight_bits=5),)), context)
+    graph = build_artifact(quantized, inputs)
+    counted = kernels(graph, tmp_path)
+    assert counted["DynamicQuantizeLSTM"] == 2
+    assert not counted["LSTM"]
+    produced = OnnxRuntime().load_model(graph, 1).run([x.numpy() for x in inputs])[0]
+    with torch.no_grad():
+        rounded, original = quantized(*inputs).numpy(), model(*inputs).numpy()
+    assert np.abs(produced - rounded).max() < 0.5 * np.abs(original - rounded).max()
 
 
 def test_what_integer_kernels_cannot_do_is_refused() -> None:

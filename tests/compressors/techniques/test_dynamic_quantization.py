@@ -21,7 +21,7 @@ from tests.conformance.technique import Case, TechniqueConformance, context_for,
 from tests.models import exported
 
 CASES = (
-    Case("bert", DynamicQuantization(embeddings=True)),
+    Case("bert", DynamicQuantization(stored_bits=6)),
     Case("plain_cnn", DynamicQuantization(weight_bits=5, weight_granularity="tensor", layer_bits={"fc1": 4})),
     Case("mlp", DynamicQuantization(layers=("fc1", "fc3"))),
 )

@@ -12,7 +12,7 @@ CASES = (
     Case("option_a_resnet", Quantization(observer="min_max", weight_bits=4, layer_bits={"conv1": (8, 8)})),
     Case("mobilenet", Quantization(observer="entropy", weight_scheme="affine", activation_bits=7)),
     Case("mlp", Quantization(activation_scheme="symmetric")),
-    Case("bert", Quantization(observer="mse", weight_granularity="tensor", weight_bits=6, embeddings=True)),
+    Case("bert", Quantization(observer="mse", weight_granularity="tensor", weight_bits=6)),
 )
 
 
