@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from service import cli_check, cli_compress, cli_jobs, cli_pack, cli_processes, cli_schedule
+from service import cli_access, cli_check, cli_compress, cli_jobs, cli_pack, cli_processes, cli_schedule
 
 app = typer.Typer(
     name="bantam",
@@ -35,12 +35,16 @@ _JOBS: Sequence[Callable[..., None]] = (
     cli_jobs.cancel,
     cli_jobs.pause,
     cli_jobs.resume,
+    cli_access.delete,
     cli_processes.export_study,
 )
 for _command in _RUN:
     app.command(rich_help_panel="Run")(_command)
 for _command in _JOBS:
     app.command(rich_help_panel="Jobs")(_command)
+app.command(rich_help_panel="Access")(cli_access.audit)
+app.add_typer(cli_access.tokens, name="token", rich_help_panel="Access")
+app.add_typer(cli_access.projects, name="project", rich_help_panel="Access")
 app.add_typer(cli_processes.database, name="db", rich_help_panel="Run")
 app.add_typer(cli_schedule.app, name="schedule", rich_help_panel="Jobs")
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from service.client_access import AccessCalls, key_header
 from service.client_errors import DamagedDownload, ServiceProblem, ServiceUnreachable, WaitTimeout
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -37,7 +38,7 @@ class Delta:
     complete: bool
 
 
-class Client:
+class Client(AccessCalls):
     """Talks to one service. Use it as a context manager, or call `close`.
 
     timeout_s: for an answer to begin; uploads may take longer because the service reads every row before it answers.
@@ -88,8 +89,7 @@ class Client:
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Json:
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._json("POST", "/v1/jobs", json=dict(spec), headers=headers)
+        return self._json("POST", "/v1/jobs", json=dict(spec), headers=key_header(idempotency_key))
 
     def job(self, job_id: str) -> Json:
         return self._json("GET", f"/v1/jobs/{job_id}")

@@ -107,7 +107,7 @@ def _implied(method: str, path: str, operation: Json) -> Iterator[int]:
     if "parameters" in operation or "requestBody" in operation:
         yield 422
     if method != "GET":
-        yield from (408, 413)  # a body is read wherever there may be one
+        yield from (408, 413, 415)  # a body is read wherever there may be one
     if "requestBody" in operation:
         yield 400
     if "{" in path:

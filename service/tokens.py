@@ -50,7 +50,7 @@ def token_text(token_id: str, secret: str) -> str:
 
 
 def digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
 def scopes_of(row: Row[Any]) -> tuple[Scope, ...]:

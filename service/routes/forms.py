@@ -35,7 +35,7 @@ MULTIPART: Final[dict[str, Any]] = {
 
 def upload_responses(view: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     known = {"model": view, "description": "these bytes are known"}
-    return {200: {**known, "headers": LOCATION}, 201: {"headers": LOCATION}, **refusals(415, 429, 507)}
+    return {200: {**known, "headers": LOCATION}, 201: {"headers": LOCATION}, **refusals(429, 507)}
 
 
 @asynccontextmanager

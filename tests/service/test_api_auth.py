@@ -84,8 +84,9 @@ def test_the_browser_signs_in_with_a_cookie(sqlite_api: RunningApi) -> None:
 
 
 def test_the_open_sign_in_reads_little(shared_api: RunningApi) -> None:
-    assert shared_api.open.post("/v1/session", content=b"x" * 5000).status_code == 413
-    assert shared_api.open.post("/v1/session", content=b"{").status_code == 400
+    json = {"Content-Type": "application/json"}
+    assert shared_api.open.post("/v1/session", content=b"x" * 5000, headers=json).status_code == 413
+    assert shared_api.open.post("/v1/session", content=b"{", headers=json).status_code == 400
     assert shared_api.open.post("/v1/session", json=[1]).status_code == 422
 
 

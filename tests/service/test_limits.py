@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import select
 import socket
 import time
@@ -206,6 +207,18 @@ def test_a_body_without_a_declared_size_is_counted(shared_api: RunningApi) -> No
     assert "BANTAM_MAX_BODY_BYTES" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_json_is_refused_with_the_remedy(shared_api: RunningApi, kind: str) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    body = json.dumps(shared_api.spec())
+    for path in ("/v1/jobs", "/v1/schedules", "/v1/tokens", "/v1/session"):
+        response = shared_api.client.post(path, content=body, headers=headers)
+        assert response.status_code == 415, path
+        assert "Content-Type: application/json" in response.json()["detail"]
+    fine = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert shared_api.client.post("/v1/tokens", json={"name": ""}, headers=fine).status_code == 422
+
+
 def test_what_lies_outside_the_file_counts_too(sqlite_settings: Settings, start_api: Start) -> None:
     api = start_api(limited(sqlite_settings, max_model_bytes=10_000))
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -245,3 +258,13 @@ def test_limits_come_from_the_settings() -> None:
         models=1, datasets=2, stored_bytes=3, schedules=4, queued_jobs=5, running_jobs=None
     )
     assert DEFAULT_PROJECT == "default"
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 500_000, r'{"token": "\ud800"}', '{"token": 1e999}', "NaN", "\ufeff{}", '{"a": 1']
+)
+@pytest.mark.parametrize("path", ["/v1/session", "/v1/tokens", "/v1/jobs"])
+def test_odd_json_is_refused(shared_api: RunningApi, path: str, body: str) -> None:
+    response = shared_api.client.post(path, content=body.encode(), headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 401, 413, 422), response.text
+    assert response.headers["Content-Type"] == "application/problem+json"

@@ -33,7 +33,7 @@ export function signInView(onDone) {
       fill(
         error,
         wrong
-          ? "This token is not the one of this service. Copy it again from the file named below."
+          ? "This token opens nothing here: it is mistyped, revoked or has ended. Copy it again."
           : `${problem.message} ${problem.remedy ?? ""}`,
       );
       input.setAttribute("aria-invalid", "true");
