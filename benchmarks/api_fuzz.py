@@ -55,7 +55,8 @@ HOST = "testserver"  # what schemathesis sends
 SHA256 = "ab" * 32
 MODEL_ID, DATASET_ID = (identifier(prefix, DEFAULT_PROJECT, SHA256) for prefix in ("m", "d"))
 # A specification may fit its schema and still contradict itself or name what is not there: 422 says so.
-REFUSED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
+ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
+REJECTED = ["400", "401", "403", "404", "405", "409", "413", "415", "422", "429"]
 
 
 @dataclass
@@ -79,7 +80,10 @@ def fuzz(app: FastAPI, token: str | None, *, examples: int, seed: int, phases: S
         "continue-on-failure": True,
         "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
         "phases": {name: {"enabled": name in phases} for name in ("examples", "coverage", "fuzzing", "stateful")},
-        "checks": {"positive_data_acceptance": {"expected-statuses": REFUSED}},
+        "checks": {
+            "positive_data_acceptance": {"expected-statuses": ACCEPTED},
+            "negative_data_rejection": {"expected-statuses": REJECTED},
+        },
         "max-stream-events": 5,
     }
     if token is not None:
