@@ -24,6 +24,8 @@ from rich.table import Table
 from benchmarks.coverage_cells import COLUMNS, CellResult, Column, FamilyContext, checked
 from benchmarks.families import FAMILIES
 
+COLUMNS_ACROSS = 5  # side by side; the others follow below
+
 Row = Mapping[str, CellResult]
 
 
@@ -54,23 +56,27 @@ def coverage(names: Sequence[str], columns: Sequence[Column]) -> dict[str, Row]:
 
 
 def show(rows: Mapping[str, Row], columns: Sequence[Column], seconds: float) -> None:
-    table = Table(box=None, header_style="bold")
-    table.add_column("family")
-    for column in columns:
-        table.add_column(column.title, justify="right")
-    for name, row in rows.items():
-        table.add_row(name, *(cell.text if cell.ok else f"[red]{cell.text}[/red]" for cell in row.values()))
     console = Console()
-    console.print(table)
-    cells = [(name, key, cell) for name, row in rows.items() for key, cell in row.items()]
+    for start in range(0, len(columns), COLUMNS_ACROSS):
+        shown = columns[start : start + COLUMNS_ACROSS]
+        table = Table(box=None, header_style="bold")
+        table.add_column("family")
+        for column in shown:
+            table.add_column(column.title, justify="right")
+        for name, row in rows.items():
+            cells = [row[column.name] for column in shown]
+            table.add_row(name, *(cell.text if cell.ok else f"[red]{cell.text}[/red]" for cell in cells))
+        console.print(table)
+        console.print()
+    every = [(name, key, cell) for name, row in rows.items() for key, cell in row.items()]
     for word, chosen in (
-        ("does not apply", [c for c in cells if not c[2].applies]),
-        ("FAILED", [c for c in cells if not c[2].ok]),
+        ("does not apply", [c for c in every if not c[2].applies]),
+        ("FAILED", [c for c in every if not c[2].ok]),
     ):
         for name, key, cell in chosen:
             console.print(f"{name}, {key}: {word}: {cell.reason}", markup=False, highlight=False)
-    failed = sum(not cell.ok for _, _, cell in cells)
-    console.print(f"{len(rows)} families, {len(cells)} cells, {failed} failed, {seconds:.0f} s")
+    failed = sum(not cell.ok for _, _, cell in every)
+    console.print(f"{len(rows)} families, {len(every)} cells, {failed} failed, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

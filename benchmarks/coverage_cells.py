@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,13 @@ from compressors.onnx_export import serialize
 from compressors.onnx_runtime import OnnxRuntime
 from compressors.pipeline import run_recipe
 from compressors.programs import Program, load_program, relative_error
-from compressors.recipe import Quantization, Recipe, Step
+from compressors.recipe import STEPS, Quantization, Recipe, Step, WeightOnlyQuantization, step_from_json
 from compressors.registry import Context
 from compressors.tasks import TaskOptions, describe, task
 from compressors.training import Batch, Training
 
 EXACT = 1e-5
+PARITY = 1e-4
 # Error of a compressed network, relative to the spread of the outputs, above which nothing is left of it. Rounding is
 # amplified by random weights: a trained network of the same shape stays far below.
 USABLE = 0.5
@@ -106,6 +108,7 @@ class FamilyContext:
             calibration=calibration,
             training=Training(task=kind, rows=TRAINING_ROWS, fetch=fetch),
             original=self.module,
+            models={"other": self.module},
         )
 
 
@@ -133,19 +136,27 @@ def export(context: FamilyContext) -> CellResult:
     return _exact(worst_error(produced, context.outputs))
 
 
-def technique_column(step: Step, *, title: str | None = None, largest_error: float | None = USABLE) -> Column:
-    """`step` alone, exported and reloaded: size against the float artifact, and error in its own artifact.
+def technique_column(
+    step: Step, *, before: Sequence[Step] = (), title: str | None = None, largest_error: float | None = USABLE
+) -> Column:
+    """`step`, after those that it needs in front of it, exported and reloaded: size against the float artifact, and
+    error in its own artifact.
 
-    largest_error: relative to the spread of the original's outputs; None: whatever it is. A step that refuses a
+    largest_error: relative to the spread of the original's outputs; None: whatever it is. The file must answer like the
+    changed network in torch, but for number formats of activations, which only the file has. A step that refuses a
     network (InvalidRecipe, UnsupportedModel) does not apply to it.
     """
 
     def check(context: FamilyContext) -> CellResult:
         try:
-            changed = run_recipe(context.module, Recipe((step,)), context.context)
+            changed = run_recipe(context.module, Recipe((*before, step)), context.context)
         except (InvalidRecipe, UnsupportedModel) as refusal:
             return CellResult(True, "-", str(refusal), applies=False)
         produced, size = context_artifact(context, changed, step.technique)
+        if step.technique not in _INTEGERS:
+            parity = worst_error(produced, run(changed, context.inputs))
+            if not parity <= PARITY:
+                return CellResult(False, f"{parity:.1e}", f"the file differs from the network by {parity:.2g}")
         error = max(spread_error(p, o) for p, o in zip(produced, context.outputs, strict=True))
         text = f"{size / context.float_bytes:.2f}x  {error:.3f}"
         if largest_error is not None and not error <= largest_error:
@@ -155,12 +166,60 @@ def technique_column(step: Step, *, title: str | None = None, largest_error: flo
     return Column(step.technique, title or step.technique.replace("_", " "), check)
 
 
-COLUMNS: tuple[Column, ...] = (
+BASICS: tuple[Column, ...] = (
     Column("parameters", "parameters", parameters),
     Column("intake", "intake error", intake),
     Column("export", "ONNX error", export),
-    technique_column(Quantization(), title="static int8: size, error"),
 )
+# Fields other than the defaults under which each technique is asked: mild ones, for the weights are random and a large
+# change would say nothing about correctness.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "structured_pruning": {"ratio": 0.25},
+    "student": {"model": "other"},
+    "width_scaling": {"factor": 0.5},
+    "distillation": {"samples": 128, "learning_rate": 1e-3},
+    "weight_averaging": {"samples": 128, "learning_rate": 1e-3},
+    "unstructured_pruning": {"sparsity": 0.3},
+    "gradual_pruning": {"sparsity": 0.3, "samples": 256, "learning_rate": 1e-3},
+    "l0_pruning": {"samples": 256, "learning_rate": 1e-3},
+    "weight_sharing": {"bits": 6},
+    "centroid_tuning": {"samples": 128, "learning_rate": 1e-4},
+    "quantization_aware_training": {"samples": 128, "learning_rate": 1e-4},
+    "weight_only_quantization": {"bits": 6},
+    "power_of_two": {"bits": 5},
+}
+# What a repair repairs.
+_BEFORE: dict[str, tuple[Step, ...]] = {
+    "bias_correction": (WeightOnlyQuantization(bits=6),),
+    "quantization_aware_training": (Quantization(),),
+}
+# Their rounding of activations exists in the file alone.
+_INTEGERS = frozenset({"quantization", "dynamic_quantization", "quantization_aware_training"})
+# What removes or replaces much leaves little of random weights; others must stay close to the original.
+_CLOSE = frozenset(
+    {
+        *_INTEGERS,
+        *("student", "distillation", "weight_averaging", "weight_only_quantization", "float_format", "weight_sharing"),
+        *("batch_norm_folding", "cross_layer_equalization", "bias_correction", "centroid_tuning"),
+    }
+)
+
+
+def technique_columns() -> tuple[Column, ...]:
+    """A column for every technique that is declared."""
+    columns = []
+    for kind in STEPS:
+        name = kind.technique
+        step = step_from_json({"technique": name, **_FIELDS.get(name, {})})
+        before = _BEFORE.get(name, ())
+        if name == "centroid_tuning":
+            before = (step_from_json({"technique": "weight_sharing", "bits": 6}),)
+        largest = USABLE if name in _CLOSE else None
+        columns.append(technique_column(step, before=before, largest_error=largest))
+    return tuple(columns)
+
+
+COLUMNS: tuple[Column, ...] = (*BASICS, *technique_columns())
 
 
 def checked(column: Column, context: FamilyContext) -> CellResult:
