@@ -72,6 +72,23 @@ def recipe(document: Mapping[str, Any] | None, groups: Sequence[Mapping[str, Any
     return ", ".join(words) or "as uploaded"
 
 
+# Fields that say how much a step does; format.js has the same list.
+TELLING = (
+    "bits",
+    "weight_bits",
+    "format",
+    "sparsity",
+    "ratio",
+    "energy",
+    "n",
+    "m",
+    "count",
+    "copies",
+    "factor",
+    "model",
+)
+
+
 def _step(step: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:
     match step.get("technique"):
         case "structured_pruning":
@@ -94,7 +111,8 @@ def _step(step: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:
             text = f"int{weights}" if weights == activations else f"W{weights}A{activations}"
             return text + (f" ({left} layers in float32)" if left else "")
         case other:
-            return str(other)
+            told = [f"{name.replace('_', ' ')} {step[name]}" for name in TELLING if step.get(name) is not None]
+            return str(other).replace("_", " ") + (f" ({', '.join(told)})" if told else "")
 
 
 def violation(row: Mapping[str, Any]) -> str:

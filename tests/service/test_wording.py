@@ -70,3 +70,8 @@ def test_budget_lines_without_a_candidate_show_the_limit() -> None:
 def test_a_better_metric_is_no_drop() -> None:
     (line,) = wording.budget_lines({"max_metric_drop": 0.0}, {"metric": 0.8}, {"metric": 0.9})
     assert (line.value, line.state, line.used) == (0.0, "within", 0.0)
+
+
+def test_steps_without_words_of_their_own_say_how_much_they_do() -> None:
+    steps = [{"technique": "weight_sharing", "bits": 4, "layers": []}, {"technique": "batch_norm_folding"}]
+    assert wording.recipe({"steps": steps}) == "weight sharing (bits 4), batch norm folding"

@@ -74,6 +74,9 @@ export function recipeWords(recipe) {
   return words.join(", ") || "as uploaded";
 }
 
+// Fields that say how much a step does; service/wording.py has the same list.
+const TELLING = ["bits", "weight_bits", "format", "sparsity", "ratio", "energy", "n", "m", "count", "copies", "factor", "model"];
+
 function stepWords(step) {
   if (step.technique === "structured_pruning") {
     const groups = Object.keys(step.keep ?? {}).length;
@@ -82,9 +85,13 @@ function stepWords(step) {
   if (step.technique === "distillation") return step.samples ? `distilled on ${count(step.samples)} samples` : "";
   if (step.technique === "quantization") {
     const left = (step.float_layers ?? []).length;
-    return `int${step.bits ?? 8}${left ? ` (${plural(left, "layer")} in float32)` : ""}`;
+    const weights = step.weight_bits ?? step.bits ?? 8;
+    const activations = step.activation_bits ?? 8;
+    const kind = weights === activations ? `int${weights}` : `W${weights}A${activations}`;
+    return `${kind}${left ? ` (${plural(left, "layer")} in float32)` : ""}`;
   }
-  return String(step.technique);
+  const told = TELLING.filter((name) => step[name] !== null && step[name] !== undefined).map((name) => `${name.replaceAll("_", " ")} ${step[name]}`);
+  return String(step.technique).replaceAll("_", " ") + (told.length ? ` (${told.join(", ")})` : "");
 }
 
 export function violationWords(v) {
