@@ -25,8 +25,8 @@ class Context:
     calibration: gives batches of real inputs, the same at every call, without labels. training: labelled rows and a way
     to tune on them. original: the uncompressed model, in eval mode. models: further models that recipes refer to by
     name (students, teachers, copies to average). threads: cores that may be used.
-    draft: only the cost of the result matters (shapes, bytes): data and training are not there, and whatever only
-    changes values may be skipped.
+    draft: only the cost of the result matters (shapes, bytes): training is not there, calibration need not be, and
+    whatever only changes values may be skipped. What chooses shapes by calibration inputs reads them if they are there.
     """
 
     example_inputs: Inputs

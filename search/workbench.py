@@ -115,11 +115,12 @@ class Workbench:
 
     @functools.cached_property
     def draft(self) -> Context:
-        """For models of which only the cost matters."""
+        """For models of which only the cost matters; what goes by the data (which blocks) goes by them here too."""
         return Context(
             example_inputs=self.example,
             seed=self.seed,
             graph=self.graph,
+            calibration=lambda: (self.tensors(batch) for batch in self.calibration()),
             original=self.program.module,
             models=self.models,
             threads=self.threads,

@@ -6,6 +6,7 @@ from compressors.techniques import (
     batch_norm_folding,
     batch_norm_reestimation,
     centroid_tuning,
+    depth_pruning,
     distillation,
     dynamic_quantization,
     float_format,
@@ -22,6 +23,8 @@ from compressors.techniques import (
 MODULES = (
     batch_norm_folding,
     batch_norm_reestimation,
+    centroid_tuning,
+    depth_pruning,
     distillation,
     dynamic_quantization,
     float_format,
@@ -33,5 +36,4 @@ MODULES = (
     unstructured_pruning,
     weight_only_quantization,
     weight_sharing,
-    centroid_tuning,
 )
