@@ -30,6 +30,7 @@ from compressors.recipes.quantization import Quantization
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
 from compressors.recipes.unstructured_pruning import UnstructuredPruning
+from compressors.recipes.weight_averaging import WeightAveraging
 from compressors.recipes.weight_only_quantization import WeightOnlyQuantization
 from compressors.recipes.weight_sharing import WeightSharing
 
@@ -54,6 +55,7 @@ __all__ = [
     "Step",
     "StructuredPruning",
     "UnstructuredPruning",
+    "WeightAveraging",
     "WeightOnlyQuantization",
     "WeightSharing",
     "step_from_json",

@@ -16,6 +16,7 @@ from compressors.techniques import (
     quantization,
     structured_pruning,
     unstructured_pruning,
+    weight_averaging,
     weight_only_quantization,
     weight_sharing,
 )
@@ -34,6 +35,7 @@ MODULES = (
     quantization,
     structured_pruning,
     unstructured_pruning,
+    weight_averaging,
     weight_only_quantization,
     weight_sharing,
 )
