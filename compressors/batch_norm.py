@@ -1,7 +1,8 @@
-"""Folding of batch normalisation into the layer before it, as every inference export does.
+"""Folding of batch normalisation into the layer before or behind it, as every inference export does.
 
-In eval mode a BatchNorm is the affine map y = x * k + (beta - mean * k), k = gamma / sqrt(var + eps), per channel; a
-convolution or linear layer absorbs it (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+In eval mode a BatchNorm is the affine map y = x * k + (beta - mean * k), k = gamma / sqrt(var + eps), per channel; the
+convolution or linear layer before it absorbs it (Jacob et al. 2018, arXiv:1712.05877, section 3.2), or else the one
+behind it, as long as no padding brings in zeros that the norm has not seen.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ _Foldable = _Convolution | _Transposed | nn.Linear
 
 def fold_batch_norm(module: fx.GraphModule) -> fx.GraphModule:
     """Returns a copy in eval mode in which every BatchNorm with running statistics that alone reads a convolution,
-    transposed convolution or linear layer is merged into it. Other BatchNorms stay. `module` is left untouched.
+    transposed convolution or linear layer is merged into it; one that only an unpadded convolution or a linear layer
+    reads is merged into that. Other BatchNorms stay. `module` is left untouched.
 
-    A BatchNorm after a Linear works on axis 1, which holds the features only if the values are matrices: such a pair is
+    A BatchNorm works on axis 1, which holds the features of a Linear only if the values are matrices: such a pair is
     merged where `node.meta["val"]` says so.
     """
     folded = copy.deepcopy(module).eval()
@@ -36,6 +38,13 @@ def fold_batch_norm(module: fx.GraphModule) -> fx.GraphModule:
             continue
         layer, norm = pair
         _absorb(layer, norm)
+        node.replace_all_uses_with(node.args[0])
+        folded.graph.erase_node(node)
+    for node in list(folded.graph.nodes):
+        following = _following_pair(node, modules, calls)
+        if following is None:
+            continue
+        _absorb_before(*following)
         node.replace_all_uses_with(node.args[0])
         folded.graph.erase_node(node)
     folded.delete_all_unused_submodules()
@@ -64,8 +73,32 @@ def _foldable_pair(
     return layer, norm
 
 
-def _absorb(layer: _Foldable, norm: _BatchNorm) -> None:
-    """Scales the layer's output channels by k and shifts its bias, in float64 so that rounding happens once."""
+def _following_pair(
+    node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, int]
+) -> tuple[_BatchNorm, _Convolution | nn.Linear] | None:
+    """The norm that `node` calls and the layer that alone reads it, if the layer can take the norm in.
+
+    Padding brings zeros behind the norm that would have to be its shift; the border of a transposed convolution sums
+    fewer weights than its middle, so that a shift of its inputs is no shift of its outputs.
+    """
+    if node.op != "call_module" or len(node.users) != 1:
+        return None
+    norm, (reader,) = modules[str(node.target)], node.users
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or calls[str(node.target)] != 1:
+        return None
+    if reader.op != "call_module" or calls[str(reader.target)] != 1 or reader.args[0] is not node:
+        return None
+    layer = modules[str(reader.target)]
+    if isinstance(layer, nn.Linear):
+        return (norm, layer) if getattr(node.meta.get("val"), "ndim", None) == 2 else None
+    if not isinstance(layer, _Convolution):
+        return None
+    unpadded = layer.padding == "valid" or (not isinstance(layer.padding, str) and not any(layer.padding))
+    return (norm, layer) if unpadded else None
+
+
+def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """(k, beta - mean * k), both (channels,) in float64, so that rounding happens once."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
@@ -75,6 +108,30 @@ def _absorb(layer: _Foldable, norm: _BatchNorm) -> None:
     shift = -mean.double() * gain
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
+    return gain, shift
+
+
+def _absorb_before(norm: _BatchNorm, layer: _Convolution | nn.Linear) -> None:
+    """Scales what the layer reads by k; its bias takes what the weights make of the shift."""
+    gain, shift = _affine(norm)
+    weight = layer.weight.detach().double()
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    # Weight: (out, in / groups, *kernel); outputs of group g read the inputs of group g.
+    shape = (groups, 1, -1)
+    spread = (groups, weight.shape[0] // groups, weight.shape[1])
+    flat = (weight.shape[0], weight.shape[1], *[1] * (weight.dim() - 2))
+    offset = (weight * shift.reshape(shape).expand(spread).reshape(flat)).flatten(1).sum(1)
+    if layer.bias is not None:
+        offset = offset + layer.bias.detach().double()
+    scaled = weight * gain.reshape(shape).expand(spread).reshape(flat)
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter(scaled.to(dtype))
+    layer.bias = nn.Parameter(offset.to(dtype))
+
+
+def _absorb(layer: _Foldable, norm: _BatchNorm) -> None:
+    """Scales the layer's output channels by k and shifts its bias."""
+    gain, shift = _affine(norm)
     if layer.bias is not None:
         shift = shift + layer.bias.detach().double() * gain
     weight = layer.weight.detach()

@@ -7,6 +7,7 @@ import torch
 from torch import fx, nn
 
 from compressors.batch_norm import fold_batch_norm
+from compressors.folding import folded_copy
 from compressors.programs import to_modules
 from tests.models import build, example_inputs, exported
 
@@ -53,6 +54,43 @@ def test_every_kind_of_convolution_folds(layer: nn.Module, norm: nn.Module, shap
     with torch.no_grad():
         torch.testing.assert_close(folded(x), module(x), atol=1e-5, rtol=1e-5)
     assert norms(folded) == 0
+
+
+@pytest.mark.parametrize(
+    ("norm", "layer", "shape", "left"),
+    [
+        (nn.BatchNorm1d(6), nn.Linear(6, 4), (3, 6), 0),
+        (nn.BatchNorm1d(6), nn.Linear(6, 4, bias=False), (3, 6), 0),
+        (nn.BatchNorm2d(6), nn.Conv2d(6, 9, 3, stride=2, groups=3), (2, 6, 7, 7), 0),
+        (nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3, groups=6, bias=False, padding="valid"), (2, 6, 5, 5), 0),
+        (nn.BatchNorm1d(4), nn.Conv1d(4, 5, 1), (2, 4, 6), 0),
+        (nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3, padding=1), (2, 6, 5, 5), 1),
+        (nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3, padding="same"), (2, 6, 5, 5), 1),
+        (nn.BatchNorm2d(6), nn.ConvTranspose2d(6, 4, 3), (2, 6, 5, 5), 1),
+        (nn.BatchNorm1d(6), nn.Linear(4, 5), (2, 6, 4), 1),
+    ],
+)
+def test_norms_in_front_of_a_layer_fold_where_no_padding_intervenes(
+    norm: nn.Module, layer: nn.Module, shape: tuple[int, ...], left: int
+) -> None:
+    module = randomized(nn.Sequential(norm, layer))
+    x = torch.randn(shape)
+    folded = folded_copy(module, (x,))
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), module(x), atol=1e-5, rtol=1e-5)
+    assert norms(folded) == left
+
+
+def test_a_norm_between_two_layers_folds_into_the_first() -> None:
+    module = randomized(nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1, bias=False)))
+    folded = fold_batch_norm(module)
+    assert norms(folded) == 0
+    assert torch.equal(folded.get_parameter("2.weight"), module.get_parameter("2.weight"))
+
+
+def test_an_activation_behind_the_norm_keeps_it() -> None:
+    module = randomized(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1)))
+    assert norms(fold_batch_norm(module)) == 1
 
 
 def test_a_linear_layer_on_sequences_is_left_alone() -> None:
