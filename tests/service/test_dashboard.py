@@ -85,7 +85,7 @@ def test_sign_in_refuses_a_wrong_token_and_takes_the_right_one(visit: Visit) -> 
     visit.page.goto(visit.api.url)
     visit.page.get_by_label("Token").fill("wrong")
     visit.page.keyboard.press("Enter")
-    expect(visit.page.get_by_role("alert").filter(has_text="not the one of this service")).to_be_visible()
+    expect(visit.page.get_by_role("alert").filter(has_text="opens nothing here")).to_be_visible()
     visit.sign_in()
     expect(visit.page.get_by_text("No jobs yet")).to_be_visible()
     cookie = visit.page.context.cookies()[0]
