@@ -177,6 +177,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "structured_pruning": {"ratio": 0.25},
     "student": {"model": "other"},
     "width_scaling": {"factor": 0.5},
+    "low_rank": {"ratio": 0.8, "kinds": ("linear", "convolution", "recurrent", "embedding")},
     "distillation": {"samples": 128, "learning_rate": 1e-3},
     "weight_averaging": {"samples": 128, "learning_rate": 1e-3},
     "unstructured_pruning": {"sparsity": 0.3},
@@ -195,11 +196,12 @@ _BEFORE: dict[str, tuple[Step, ...]] = {
 }
 # Their rounding of activations exists in the file alone.
 _INTEGERS = frozenset({"quantization", "dynamic_quantization", "quantization_aware_training"})
-# What removes or replaces much leaves little of random weights; others must stay close to the original.
+# What removes or replaces much leaves little of random weights, and statistics that are estimated anew are far from
+# made-up ones; others must stay close to the original.
 _CLOSE = frozenset(
     {
         *_INTEGERS,
-        *("student", "distillation", "weight_averaging", "weight_only_quantization", "float_format", "weight_sharing"),
+        *("student", "distillation", "weight_only_quantization", "float_format", "weight_sharing"),
         *("batch_norm_folding", "cross_layer_equalization", "bias_correction", "centroid_tuning"),
     }
 )
