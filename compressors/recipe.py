@@ -17,6 +17,7 @@ from compressors.errors import InvalidRecipe
 from compressors.recipes.batch_norm_folding import BatchNormFolding
 from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
 from compressors.recipes.centroid_tuning import CentroidTuning
+from compressors.recipes.cross_layer_equalization import CrossLayerEqualization
 from compressors.recipes.depth_pruning import DepthPruning
 from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
@@ -42,6 +43,7 @@ __all__ = [
     "BatchNormFolding",
     "BatchNormReestimation",
     "CentroidTuning",
+    "CrossLayerEqualization",
     "DepthPruning",
     "Distillation",
     "DynamicQuantization",
