@@ -30,10 +30,12 @@ from compressors.recipes.power_of_two import PowerOfTwo
 from compressors.recipes.quantization import Quantization
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
+from compressors.recipes.student import Student
 from compressors.recipes.unstructured_pruning import UnstructuredPruning
 from compressors.recipes.weight_averaging import WeightAveraging
 from compressors.recipes.weight_only_quantization import WeightOnlyQuantization
 from compressors.recipes.weight_sharing import WeightSharing
+from compressors.recipes.width_scaling import WidthScaling
 
 RECIPE_VERSION = 1
 
@@ -56,10 +58,12 @@ __all__ = [
     "SemiStructuredPruning",
     "Step",
     "StructuredPruning",
+    "Student",
     "UnstructuredPruning",
     "WeightAveraging",
     "WeightOnlyQuantization",
     "WeightSharing",
+    "WidthScaling",
     "step_from_json",
     "step_to_json",
 ]

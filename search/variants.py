@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from compressors.errors import InvalidRecipe
-from compressors.recipe import STEPS, Phase, Quantization, Recipe, step_from_json, step_to_json
+from compressors.recipe import STEPS, Phase, Quantization, Recipe, StructuredPruning, step_from_json, step_to_json
 from compressors.recipes.step import Step
 
 FURTHER = "further"  # the knob that holds a candidate's further steps, as documents
@@ -35,12 +35,16 @@ def further_steps(knobs: Knobs) -> tuple[Step, ...]:
 def combined(base: Sequence[Step], further: Sequence[Step]) -> Recipe:
     """A legal order for the base steps (shape, tuning, int8) and further ones. Raises InvalidRecipe if there is none.
 
-    Further shapes come after structured pruning, whose channel counts belong to the uncompressed model. What trains by
-    itself comes after the tuning, so that a candidate that is tuned further does not repeat it. A further number format
-    takes the place of int8.
+    Further shapes come after structured pruning, whose channel counts belong to the uncompressed model; another network
+    therefore takes its place. What trains by itself comes after the tuning, so that a candidate that is tuned further
+    does not repeat it. A further number format takes the place of int8.
     """
-    formatted = any(s.phase is Phase.ENCODING for s in further)
-    steps = [(s, False) for s in base if not (formatted and isinstance(s, Quantization))]
+    replaced: list[type[Step]] = []
+    if any(s.phase is Phase.ENCODING for s in further):
+        replaced.append(Quantization)
+    if any(s.phase is Phase.STUDENT for s in further):
+        replaced.append(StructuredPruning)
+    steps = [(s, False) for s in base if type(s) not in replaced]
     steps += [(s, True) for s in further]
     return Recipe(tuple(s for s, late in sorted(steps, key=lambda item: _place(*item))))
 

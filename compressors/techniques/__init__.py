@@ -16,10 +16,12 @@ from compressors.techniques import (
     power_of_two,
     quantization,
     structured_pruning,
+    student,
     unstructured_pruning,
     weight_averaging,
     weight_only_quantization,
     weight_sharing,
+    width_scaling,
 )
 
 MODULES = (
@@ -36,8 +38,10 @@ MODULES = (
     power_of_two,
     quantization,
     structured_pruning,
+    student,
     unstructured_pruning,
     weight_averaging,
     weight_only_quantization,
     weight_sharing,
+    width_scaling,
 )
