@@ -16,6 +16,7 @@ from compressors.onnx_export import serialize
 from compressors.pipeline import run_recipe
 from compressors.recipe import Distillation, Recipe
 from compressors.training import Checkpoint, Run, make_optimizer, tune
+from compressors.tuning_plan import tuning_plan
 from search.stage_clock import StageClock
 from search.stage_profile import baseline_scores
 from search.work import Scored, ScoreWork
@@ -105,7 +106,8 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
     saved, key = checkpoint(bench, work.trial), checkpoint_key(work.recipe)
     state = saved.load(key)
     run = Run(start=work.start, stop=work.stop, seen=work.start)
-    optimizer = make_optimizer(model, config)
+    plan = tuning_plan(model, config, bench.context)
+    optimizer = make_optimizer(model, config, plan.further)
     if state is None:
         run.start = run.seen = 0
         with clock.stage("batch_norm"), bench.slot.shared():
@@ -123,7 +125,7 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
         outcome = tune(
             model,
             bench.task,
-            functools.partial(bench.tuning_batch, taught=config.alpha > 0),
+            functools.partial(bench.tuning_batch, taught=config.reads_original_outputs),
             len(bench.splits.tuning.rows),
             config,
             run,
@@ -133,6 +135,7 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
             deadline=None if work.seconds is None else time.monotonic() + work.seconds,
             keep=lambda: saved.save(model, optimizer, run, key),
             chunk=bench.slot.shared,
+            objective=plan.objective,
         )
     run.start = run.seen
     saved.save(model, None, run, key)
