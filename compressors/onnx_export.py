@@ -42,6 +42,7 @@ from compressors.onnx_emission import (
 )
 from compressors.onnx_graph import needed_nodes
 from compressors.runtime import Session
+from compressors.tied_weights import store_once
 
 EMITTER_MODULES = (
     onnx_layers,
@@ -83,8 +84,8 @@ def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onn
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of the artifact; its length is the model's size."""
-    content: bytes = model.SerializeToString(deterministic=True)
+    """The bytes of the artifact, equal weights stored once; its length is the model's size."""
+    content: bytes = store_once(model).SerializeToString(deterministic=True)
     return content
 
 
