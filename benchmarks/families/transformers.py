@@ -123,6 +123,9 @@ class Tagger(nn.Module):
         self.register_buffer("positions", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        for parameter in self.encoder.parameters():  # the layers are copies of one
+            if parameter.dim() == 2:
+                nn.init.xavier_uniform_(parameter)
         self.classifier = nn.Linear(WIDTH, 5)
 
     def forward(self, tokens: Tensor) -> Tensor:
