@@ -23,6 +23,8 @@ from compressors.recipes.distillation import Distillation
 from compressors.recipes.dynamic_quantization import DynamicQuantization
 from compressors.recipes.fields import read_fields
 from compressors.recipes.float_format import FloatFormat
+from compressors.recipes.gradual_pruning import GradualPruning
+from compressors.recipes.l0_pruning import HardConcretePruning
 from compressors.recipes.low_rank import LowRank
 from compressors.recipes.nm_pruning import SemiStructuredPruning
 from compressors.recipes.order import check_order
@@ -50,6 +52,8 @@ __all__ = [
     "Distillation",
     "DynamicQuantization",
     "FloatFormat",
+    "GradualPruning",
+    "HardConcretePruning",
     "LowRank",
     "Phase",
     "PowerOfTwo",

@@ -124,6 +124,35 @@ def masks_at(
     return masks
 
 
+def unit_masks(
+    weights: Sequence[LayerWeight],
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    *,
+    alive: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Masks that remove whole output channels, the least scores of all weights first, until the next one would bring
+    the share of removed weights further from `sparsity`. At least one channel of a weight stays.
+
+    scores: one per channel, in a shape that broadcasts to the weight. alive: earlier masks.
+    """
+    counts = [scores[weight.name].numel() for weight in weights]
+    ranked = torch.cat([_defended(scores[weight.name], None).flatten() for weight in weights])
+    sizes = torch.cat([torch.full((c,), w.tensor.numel() // c) for w, c in zip(weights, counts, strict=True)])
+    order = ranked.argsort(stable=True)
+    removed = sizes[order].cumsum(0)
+    wanted = sparsity * sum(w.tensor.numel() for w in weights)
+    count = int(((removed - sizes[order] / 2) <= wanted).sum())
+    kept = torch.ones(len(ranked), dtype=torch.bool)
+    kept[order[:count]] = False
+    kept |= torch.isinf(ranked)
+    masks = {}
+    for weight, part in zip(weights, torch.split(kept, counts), strict=True):
+        mask = part.reshape(scores[weight.name].shape).expand(weight.tensor.shape).clone()
+        masks[weight.name] = mask & alive[weight.name] if alive and weight.name in alive else mask
+    return masks
+
+
 def keep_n_of_m(scores: Tensor, axis: int, n: int, m: int) -> Tensor:
     """True for the n largest of every m scores that follow one another along `axis`, whose length is a multiple of m;
     ties stay in order of position."""
