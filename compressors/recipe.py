@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from compressors.errors import InvalidRecipe
 from compressors.recipes.batch_norm_folding import BatchNormFolding
 from compressors.recipes.batch_norm_reestimation import BatchNormReestimation
+from compressors.recipes.bias_correction import BiasCorrection
 from compressors.recipes.centroid_tuning import CentroidTuning
 from compressors.recipes.cross_layer_equalization import CrossLayerEqualization
 from compressors.recipes.depth_pruning import DepthPruning
@@ -46,6 +47,7 @@ __all__ = [
     "STEPS",
     "BatchNormFolding",
     "BatchNormReestimation",
+    "BiasCorrection",
     "CentroidTuning",
     "CrossLayerEqualization",
     "DepthPruning",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from compressors.techniques import (
     batch_norm_folding,
     batch_norm_reestimation,
+    bias_correction,
     centroid_tuning,
     cross_layer_equalization,
     depth_pruning,
@@ -29,6 +30,7 @@ from compressors.techniques import (
 MODULES = (
     batch_norm_folding,
     batch_norm_reestimation,
+    bias_correction,
     centroid_tuning,
     cross_layer_equalization,
     depth_pruning,
