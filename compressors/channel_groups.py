@@ -153,16 +153,15 @@ class _Finder:
         )
 
     def _kind(self, layer: str, units: Ids) -> Kind:
-        marks, members = self._solution.marks, set(units.tolist())
-        heads = marks.get("heads", frozenset())
-        if heads.issuperset(members):
+        marks, compounds = self._solution.marks, self._solution.compounds
+        heads = np.asarray(sorted(marks.get("heads", ())), dtype=np.int64)
+        if np.isin(units, heads).all():
             return "heads"
-        for row in self._solution.compounds.tolist():
-            if not members.isdisjoint(row) and not heads.isdisjoint(row):
-                return "places"
+        if np.isin(compounds[np.isin(compounds, heads).any(axis=1)], units).any():
+            return "places"
         owner = dict(self._module.named_modules()).get(layer)
         if isinstance(owner, nn.modules.conv._ConvNd):
-            return "groups" if marks.get("groups", frozenset()).issuperset(members) else "channels"
+            return "groups" if marks.get("groups", frozenset()).issuperset(units.tolist()) else "channels"
         return "recurrent" if isinstance(owner, nn.RNNBase) else "units"
 
     def irregular(self, members: Mapping[str, Ids], axes: Axes) -> dict[str, str]:

@@ -108,17 +108,40 @@ def _write_literals(new_graph: fx.Graph, node: fx.Node, literals: tuple[Literal,
 
 
 def _pad(new_graph: fx.Graph, node: fx.Node, padding: Padding, kept: Kept) -> None:
-    """Zeros behind the kept channels of what `node` reads, which go from its result again."""
+    """Zeros behind the kept channels of what `node` reads, which go from its result again.
+
+    A model that was pruned before has both already: then they only grow.
+    """
     keep = kept[padding.ids]
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    rank = padding.rank
-    pads = [0, 0] * (rank - 1 - padding.dim) + [0, int((~keep).sum())]
+    known = _trailing_zeros(source, padding)
+    pads = [0, 0] * (padding.rank - 1 - padding.dim) + [0, known + int((~keep).sum())]
+    if known:
+        source = source.all_input_nodes[0]
     with new_graph.inserting_before(node):
         padded = new_graph.call_function(aten.constant_pad_nd.default, (source, pads, 0.0))
     node.update_arg(0, padded)
-    if padding.result_dim is None:
+    if padding.result_dim is None or all(_is_head(user, padding.result_dim) for user in node.users):
         return
     with new_graph.inserting_after(node):
         cut = new_graph.call_function(aten.slice.Tensor, (node, padding.result_dim, 0, int(keep.sum())))
     node.replace_all_uses_with(cut, delete_user_cb=lambda user: user is not cut)
+
+
+def _trailing_zeros(source: fx.Node, padding: Padding) -> int:
+    """Zeros that `source` has put behind the channels, and nowhere else; 0 for any other call."""
+    if source.target is not aten.constant_pad_nd.default:
+        return 0
+    pads = bound_arguments(source)["pad"]
+    wanted = [0, 0] * (padding.rank - 1 - padding.dim) + [0]
+    simple = bound_arguments(source)["value"] == 0 and list(pads[:-1]) == wanted and isinstance(pads[-1], int)
+    return pads[-1] if simple else 0
+
+
+def _is_head(user: fx.Node, dim: int) -> bool:
+    """Whether a call takes the first so many along `dim`; `_write_literals` brings their number up to date."""
+    if user.target is not aten.slice.Tensor:
+        return False
+    a = bound_arguments(user)
+    return a["dim"] == dim and a["start"] == 0 and isinstance(a["end"], int) and a["end"] >= 0 and a["step"] == 1

@@ -138,6 +138,20 @@ def test_pruned_families_run_in_the_runtime(name: str) -> None:
     check_parity(pruned, session, load(name, batch=5)[1], tolerance=1e-4 * max(scale, 1.0))
 
 
+def test_norms_are_padded_once_however_often_a_model_is_pruned() -> None:
+    model, inputs = load("family-bert")
+    norms = sum(isinstance(module, nn.LayerNorm) for module in model.modules())
+    for _ in range(3):
+        graph = analyse(model, inputs)
+        removed = choose_removed(model, graph, StructuredPruning(ratio=0.25))
+        pruned = remove_units(model, graph, removed)
+        assert verify_pruned(model, graph, removed, pruned, inputs) <= 1e-4
+        targets = [str(node.target) for node in pruned.graph.nodes]
+        assert targets.count("aten.constant_pad_nd.default") == targets.count("aten.slice.Tensor") == norms
+        model = pruned
+    assert model.get_parameter("words.weight").shape[1] == 14  # 32, 24, 18
+
+
 class Directions(nn.Module):
     """Two layers and directions; `how` the results are read decides what may go on its own."""
 
