@@ -24,7 +24,7 @@ SAME = 1e-6  # share of the mean squared distance below which two rows are the s
 def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """The formula above, a scalar; (rows, ...) each. Pairs need two rows and angles three; without them they are 0."""
     rows = len(student)
-    ours, theirs = student.flatten(1), teacher.flatten(1)
+    ours, theirs = student.reshape(rows, -1), teacher.reshape(rows, -1)
     if rows < 2:
         return ours.sum() * 0
     loss = _huber(distances(ours), distances(theirs)) / (rows * (rows - 1))

@@ -13,7 +13,13 @@ from compressors.errors import InvalidRecipe
 from compressors.layer_weights import CONVOLUTIONS, TRANSPOSED
 from compressors.training import first_output
 
-_CHANNELS_SECOND = (*CONVOLUTIONS, *TRANSPOSED, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_POOLS = (
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+)
+_CHANNELS_SECOND = (*CONVOLUTIONS, *TRANSPOSED, *_POOLS, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
 
 
@@ -44,9 +50,9 @@ def _keep(name: str, values: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any
 
 
 def channel_axis(layer: nn.Module, output: Tensor) -> int:
-    """Axis of a layer's output that counts channels or units: 1 after convolutions and their norms, else the last.
+    """Axis of an output that counts channels or units: 1 after convolutions, their norms and pools, else the last.
 
-    A layer that has no channels of its own (dropout, pooling) is judged by its output: images have theirs second.
+    A layer that has no channels of its own (dropout) is judged by its output: images have theirs second.
     """
     second = isinstance(layer, _CHANNELS_SECOND) or (not isinstance(layer, _CHANNELS_LAST) and output.dim() > 3)
     return 1 if second else output.dim() - 1

@@ -17,7 +17,7 @@ from compressors.distillation_attention import attention_loss, attention_map
 from compressors.distillation_features import Adapter, adapter, feature_loss
 from compressors.distillation_relation import cosines, distances, relation_loss
 from compressors.errors import InvalidRecipe
-from compressors.layer_outputs import captured
+from compressors.layer_outputs import captured, channel_axis
 from compressors.onnx_export import serialize
 from compressors.programs import to_modules
 from compressors.recipe import Distillation, Recipe, WidthScaling
@@ -304,6 +304,7 @@ def test_relations_ignore_scale_and_place_and_stand_equal_rows() -> None:
     assert bool(same.grad.isfinite().all())
     assert float(relation_loss(x[:1], x[:1])) == 0
     assert float(relation_loss(torch.ones(4, 3), torch.ones(4, 2))) == 0
+    assert float(relation_loss(x[:, 0], x[:, :1])) == 0  # one number per row
 
 
 class Recurrent(nn.Module):
@@ -324,3 +325,22 @@ def test_rows_come_first_in_what_is_captured() -> None:
     assert torch.equal(found["rows_first"], out)
     assert found["time_first"].shape == (2, 5, 4)
     assert torch.equal(model.rows_first(found["time_first"])[0], out)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "axis"),
+    [
+        (nn.Conv1d(3, 3, 1), (2, 3, 5), 1),
+        (nn.ConvTranspose2d(3, 3, 1), (2, 3, 5, 5), 1),
+        (nn.BatchNorm1d(3), (2, 3), 1),
+        (nn.GroupNorm(1, 3), (2, 3, 5), 1),
+        (nn.AdaptiveAvgPool1d(1), (2, 3, 1), 1),
+        (nn.Linear(3, 3), (2, 5, 5, 3), 3),
+        (nn.LayerNorm(3), (2, 5, 3), 2),
+        (nn.GRU(3, 3), (2, 5, 3), 2),
+        (nn.Dropout(), (2, 3, 5, 5), 1),
+        (nn.Dropout(), (2, 5, 3), 2),
+    ],
+)
+def test_channels_stand_second_or_last(layer: nn.Module, shape: tuple[int, ...], axis: int) -> None:
+    assert channel_axis(layer, torch.zeros(shape)) == axis

@@ -1,0 +1,82 @@
+"""Tuning a candidate in the score stage: losses on inner layers and further teachers reach it, rung after rung."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compressors.recipe import Distillation, Recipe, WidthScaling
+from compressors.training import Checkpoint, tune
+from search import stage_score
+from search.inputs import JobInputs
+from search.stage_score import checkpoint, checkpoint_key, score, tuned_model
+from search.work import ScoreWork
+from search.workbench import Workbench
+from tests.search.tiny_jobs import tiny_job
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> JobInputs:
+    job = tiny_job("classification", tmp_path_factory.mktemp("job"))
+    return replace(job, models={"same": job.model})
+
+
+@pytest.fixture
+def bench(inputs: JobInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """Without a profile, whose latencies take their time; nothing here looks at the error of the metric."""
+    bench = Workbench(replace(inputs, workspace=tmp_path), threads=1)
+    monkeypatch.setattr(stage_score, "baseline_scores", lambda _: np.zeros(len(bench.splits.validation.rows)))
+    return bench
+
+
+def test_a_taught_candidate_is_tuned_over_two_rungs(bench: Workbench) -> None:
+    layer = bench.graph.groups[0].name
+    taught = Recipe(
+        (
+            WidthScaling(factor=0.5),
+            Distillation(learning_rate=0.01, features=(layer,), relation_weight=1.0, teachers=("same",)),
+        )
+    )
+    plain = Recipe((WidthScaling(factor=0.5), Distillation(learning_rate=0.01)))
+    for trial, recipe in enumerate((taught, plain)):
+        for rung, (start, stop) in enumerate(((0, 200), (200, 400))):
+            scored = score(bench, ScoreWork(trial=trial, recipe=recipe, rung=rung, start=start, stop=stop))
+            assert scored.samples == stop
+        state = checkpoint(bench, trial).load(checkpoint_key(recipe))
+        assert state is not None
+        assert state["model"].keys() == bench.shaped(recipe).state_dict().keys()
+    one, other = (tuned_model(bench, trial, recipe) for trial, recipe in enumerate((taught, plain)))
+    assert not torch.equal(one.get_parameter(f"{layer}.weight"), other.get_parameter(f"{layer}.weight"))
+    files = [onnx.load(bench.inputs.workspace / "artifacts" / f"trial-{trial}.onnx") for trial in (0, 1)]
+    assert [n.op_type for n in files[0].graph.node] == [n.op_type for n in files[1].graph.node]
+
+
+def test_a_run_that_was_cut_off_goes_on_with_fresh_adapters(bench: Workbench) -> None:
+    """The optimiser's state, adapters' momentum included, fits the groups that are made anew."""
+    layer = bench.graph.groups[0].name
+    recipe = Recipe((WidthScaling(factor=0.5), Distillation(learning_rate=0.01, features=(layer,))))
+    saved = checkpoint(bench, 7)
+    save = Checkpoint.save
+
+    def cut_off(self: Checkpoint, *state: Any) -> None:
+        save(self, *state)
+        raise KeyboardInterrupt
+
+    work = ScoreWork(trial=7, recipe=recipe, rung=0, start=0, stop=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "save", cut_off)
+        patch.setattr(stage_score, "tune", functools.partial(tune, keep_every_s=-1.0))
+        with pytest.raises(KeyboardInterrupt):
+            score(bench, work)
+    state = saved.load(checkpoint_key(recipe))
+    assert state is not None
+    assert 0 < state["run"][2] < 400
+    assert len(state["optimizer"]["param_groups"]) == 4
+    assert score(bench, work).samples == 400
