@@ -31,7 +31,8 @@ class LowRank(Step):
 
     How the rank is chosen; one of energy and ratio, ranks for single layers:
     energy: smallest rank that keeps this share of the weight's squared norm, 0 < energy < 1. Without anything else 0.9.
-    ratio: largest rank whose factors hold at most this share of the weight's values, 0 < ratio < 1.
+    ratio: largest rank whose factors hold at most this share of the weight's values, 0 < ratio < 1. The same in every
+        layer, where energy takes more from layers that can spare it: better at the same size unless all are alike.
     ranks: per layer, r; for a k x k convolution as "tucker" also (r, s), outputs first. Alone: only these layers.
 
     layers: layers to factorise, of any kind; empty: all of `kinds` that get smaller. A layer gets smaller if its
@@ -85,4 +86,4 @@ class LowRank(Step):
 
     @classmethod
     def levels(cls) -> tuple[Self, ...]:
-        return tuple(cls(ratio=ratio, data_aware=True) for ratio in (0.75, 0.6, 0.45))
+        return tuple(cls(energy=energy, data_aware=True) for energy in (0.95, 0.9, 0.8))
