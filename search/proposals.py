@@ -16,7 +16,7 @@ from search.sensitivity import Sensitivity
 from search.solver import floors
 from search.spec import JobSpec
 from search.templates import kept, stores_padded_channels, template_key
-from search.variants import FURTHER, Variants, combined, further_steps, further_techniques, key_of
+from search.variants import FURTHER, Variants, combined, further_levels, further_steps, key_of
 from search.work import GateWork
 
 VARIANT_EVERY = 3  # proposals; the others are the sampler's
@@ -33,7 +33,7 @@ class Proposals:
         self._points: dict[str, tuple[Point, ...]] = {}
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
-        self._variants = Variants(further_techniques(spec.allowed), seed=spec.search.seed)
+        self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
         self._tried: set[str] = set()
         self._asked = 0
 
@@ -105,7 +105,7 @@ class Proposals:
         if trial.recipe is not None:
             return GateWork(trial=trial.number, recipe=Recipe.from_json(trial.recipe))
         template = combined(self._base(trial.knobs), further_steps(trial.knobs))
-        if not self.space.pruning:
+        if template.pruning is None:
             return GateWork(trial=trial.number, recipe=template)
         key = template_key(template)
         return GateWork(

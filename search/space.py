@@ -14,7 +14,7 @@ import optuna
 from compressors.recipe import Distillation, Phase, Quantization
 from search.solver import Allocation
 from search.spec import JobSpec
-from search.variants import further_techniques
+from search.variants import further_levels
 
 Knobs = Mapping[str, Any]
 _RESHAPING = (Phase.STUDENT, Phase.SHAPE, Phase.SPARSITY)
@@ -39,7 +39,7 @@ class Space:
         """can_prune: whether the model has any group of channels to remove."""
         allowed = spec.allowed
         pruning = can_prune and "structured_pruning" in allowed
-        reshaping = any(s.phase in _RESHAPING for s in further_techniques(allowed))
+        reshaping = any(s.phase in _RESHAPING for s in further_levels(allowed, tuple(spec.models)))
         return cls(
             pruning=pruning,
             reshaping=reshaping,

@@ -23,7 +23,7 @@ from compressors.tasks import describe, descriptions
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 # What the sampler turns by knobs of its own; every other technique states its levels.
 SAMPLED = ("structured_pruning", "distillation", "quantization")
-TECHNIQUES: tuple[str, ...] = tuple(s.technique for s in STEPS if s.technique in SAMPLED or s.levels())
+TECHNIQUES: tuple[str, ...] = tuple(s.technique for s in STEPS if s.technique in SAMPLED or s.levels_given(("other",)))
 
 
 def _known_technique(name: str) -> str:

@@ -23,9 +23,13 @@ FURTHER = "further"  # the knob that holds a candidate's further steps, as docum
 Knobs = Mapping[str, Any]
 
 
-def further_techniques(allowed: Sequence[str]) -> tuple[type[Step], ...]:
-    """The allowed ones that variants are made of."""
-    return tuple(s for s in STEPS if s.technique in allowed and s.levels())
+Levels = Mapping[type[Step], tuple[Step, ...]]
+
+
+def further_levels(allowed: Sequence[str], models: Sequence[str] = ()) -> Levels:
+    """The allowed techniques that variants are made of, with their levels. models: names of further models."""
+    found = {s: s.levels_given(models) for s in STEPS if s.technique in allowed}
+    return {kind: levels for kind, levels in found.items() if levels}
 
 
 def further_steps(knobs: Knobs) -> tuple[Step, ...]:
@@ -62,19 +66,19 @@ def key_of(knobs: Knobs) -> str:
 class Variants:
     """Changes of a candidate that have not been tried. Deterministic for a seed."""
 
-    def __init__(self, techniques: Sequence[type[Step]], *, seed: int) -> None:
-        self._techniques = tuple(techniques)
+    def __init__(self, levels: Levels, *, seed: int) -> None:
+        self._levels = tuple(levels.items())
         self._random = np.random.default_rng((seed, 5))
 
     def __bool__(self) -> bool:
-        return bool(self._techniques)
+        return bool(self._levels)
 
     def of(self, knobs: Knobs, base: Sequence[Step], tried: Container[str]) -> dict[str, Any] | None:
         """`knobs` with one further technique added, changed or left out; techniques in a random order, levels from the
         middle outwards. None if all have been tried. base: what the sampler's knobs make. tried: by `key_of`."""
         present = further_steps(knobs)
-        for index in self._random.permutation(len(self._techniques)):
-            for steps in _changes(present, self._techniques[index]):
+        for index in self._random.permutation(len(self._levels)):
+            for steps in _changes(present, *self._levels[index]):
                 candidate = {**knobs, FURTHER: [step_to_json(s) for s in steps]}
                 if not steps:
                     del candidate[FURTHER]
@@ -83,12 +87,11 @@ class Variants:
         return None
 
 
-def _changes(present: Sequence[Step], kind: type[Step]) -> Iterator[list[Step]]:
-    """The further steps with each other level of `kind`, and without it. A model has one number format."""
-    others = [
-        s for s in present if type(s) is not kind and not (s.phase is Phase.ENCODING and kind.phase is Phase.ENCODING)
-    ]
-    for level in _outwards(kind.levels()):
+def _changes(present: Sequence[Step], kind: type[Step], levels: Sequence[Step]) -> Iterator[list[Step]]:
+    """The further steps with each other level of `kind`, and without it. A model is one network, in one format."""
+    alone = kind.phase in (Phase.STUDENT, Phase.ENCODING)
+    others = [s for s in present if type(s) is not kind and not (alone and s.phase is kind.phase)]
+    for level in _outwards(levels):
         if level not in present:
             yield [*others, level]
     if any(type(s) is kind for s in present):

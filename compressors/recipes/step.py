@@ -7,7 +7,7 @@ method's source. Class variables say how it may stand in a recipe. Values are ch
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Self, TypeVar
@@ -60,6 +60,11 @@ class Step:
         """What a search tries of this technique, mildest first. Empty: it is no choice of its own (a helper of others,
         or one whose knobs the sampler turns itself)."""
         return ()
+
+    @classmethod
+    def levels_given(cls, models: Sequence[str]) -> tuple[Self, ...]:
+        """The levels where further models of these names are at hand."""
+        return cls.levels()
 
 
 S = TypeVar("S", bound=type[Step])

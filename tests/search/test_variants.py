@@ -20,10 +20,10 @@ from compressors.recipe import (
 )
 from compressors.recipes.step import Step
 from search.spec import SAMPLED, TECHNIQUES
-from search.variants import FURTHER, Variants, combined, further_steps, further_techniques, key_of
+from search.variants import FURTHER, Variants, combined, further_levels, further_steps, key_of
 
 BASE = (StructuredPruning(), Distillation(), Quantization())
-ALL = further_techniques(TECHNIQUES)
+ALL = further_levels(TECHNIQUES)
 
 
 def test_every_technique_can_be_searched_or_only_serves_others() -> None:
@@ -65,7 +65,7 @@ def _legal(level: Step) -> bool:
 
 
 def test_a_variant_of_a_variant_keeps_what_was_there_or_leaves_it_out() -> None:
-    variants, tried = Variants((DynamicQuantization,), seed=0), set[str]()
+    variants, tried = Variants({DynamicQuantization: DynamicQuantization.levels()}, seed=0), set[str]()
     first = variants.of({}, BASE, tried)
     assert first is not None
     tried.add(key_of(first))
@@ -87,6 +87,12 @@ def test_same_seed_same_variants() -> None:
 def test_a_further_number_format_takes_the_place_of_int8() -> None:
     recipe = combined(BASE, [DynamicQuantization()])
     assert recipe == Recipe((StructuredPruning(), Distillation(), DynamicQuantization()))
+
+
+def test_another_network_takes_the_place_of_structured_pruning() -> None:
+    for kind in (s for s in ALL if s.phase is Phase.STUDENT):
+        steps = combined(BASE, [ALL[kind][0]]).steps
+        assert [type(s) for s in steps] == [kind, Distillation, Quantization]
 
 
 def test_further_shapes_come_after_structured_pruning() -> None:
