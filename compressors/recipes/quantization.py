@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from compressors.errors import InvalidRecipe
 from compressors.recipes.step import Phase, Step, step
@@ -84,6 +84,11 @@ class Quantization(Step):
                 )
         object.__setattr__(self, "float_layers", tuple(sorted(self.float_layers)))
         object.__setattr__(self, "layer_bits", {name: tuple(self.layer_bits[name]) for name in sorted(self.layer_bits)})
+
+    @classmethod
+    def levels(cls) -> tuple[Self, ...]:
+        """Below 8 bits; int8 itself is the sampler's."""
+        return (cls(weight_bits=6), cls(weight_bits=4, rounding="adaround"))
 
     def bits_of(self, layer: str) -> tuple[int, int]:
         """(weight bits, activation bits) of a layer."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from compressors.errors import InvalidRecipe
 from compressors.recipes.step import Phase, Step, step
@@ -28,3 +29,7 @@ class Student(Step):
     def __post_init__(self) -> None:
         if not self.model:
             raise InvalidRecipe("student.model='': names no model; give the name of a further model")
+
+    @classmethod
+    def levels_given(cls, models: Sequence[str]) -> tuple[Self, ...]:
+        return tuple(cls(model=name) for name in models)

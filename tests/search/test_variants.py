@@ -15,7 +15,6 @@ from compressors.recipe import (
     Quantization,
     Recipe,
     StructuredPruning,
-    WidthScaling,
     step_to_json,
 )
 from compressors.recipes.step import Step
@@ -100,8 +99,3 @@ def test_further_shapes_come_after_structured_pruning() -> None:
     for kind in shapes:
         steps = combined(BASE, [kind.levels()[0]]).steps
         assert [type(s) for s in steps] == [StructuredPruning, kind, Distillation, Quantization]
-
-
-def test_another_network_takes_the_place_of_structured_pruning() -> None:
-    narrow = WidthScaling.levels()[0]
-    assert combined(BASE, [narrow]) == Recipe((narrow, Distillation(), Quantization()))
