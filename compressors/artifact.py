@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from compressors.calibration import placeholder_ranges
 from compressors.dynamic_quantization import quantize_dynamically
 from compressors.encoding_pass import store_encoded
+from compressors.native_products import use_native_products
 from compressors.onnx_export import export_onnx
 from compressors.onnx_graph import layer_of
 from compressors.recipe import DynamicQuantization
@@ -23,7 +24,9 @@ def build_artifact(model: fx.GraphModule, example_inputs: Sequence[Tensor]) -> o
     state = state_of(model)
     exported = export_onnx(model, example_inputs)
     if state.activations is None:
-        return store_sparse(store_encoded(exported, state.encodings))
+        return store_sparse(
+            store_encoded(use_native_products(exported, state.encodings, state.native), state.encodings)
+        )
     if isinstance(state.activations, DynamicQuantization):
         quantized = quantize_dynamically(exported, state.activations, state.encodings)
     else:

@@ -30,11 +30,13 @@ class StaticQuantization:
 class State:
     """masks: per parameter, True where a weight lives; tuning keeps the others at zero. encodings: how a parameter is
     stored in the artifact; the parameter holds exactly the decoded values. floats: what an encoded parameter held
-    before, which corrections compare with. activations: how they become integers; None while they are float."""
+    before, which corrections compare with. native: encoded parameters that the runtime multiplies with as they are
+    stored (`compressors.native_products`). activations: how they become integers; None while they are float."""
 
     masks: dict[str, Tensor] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
     floats: dict[str, Tensor] = field(default_factory=dict)
+    native: frozenset[str] = frozenset()
     activations: StaticQuantization | DynamicQuantization | None = None
 
 

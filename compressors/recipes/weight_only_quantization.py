@@ -27,6 +27,9 @@ class WeightOnlyQuantization(Step):
         arXiv:2210.17323); adaround learns to round up or down by the layer's output (Nagel et al. 2020,
         arXiv:2004.10568) in `iterations` steps per layer. Both read calibration inputs and apply to linear layers and
         convolutions.
+    kernel: decoded multiplies in float32; native lets ONNX Runtime multiply linear layers with the packed weights (2, 4
+        or 8 bits, group_size 16 to 256): faster on rows that come singly and less memory, at the price of inputs that
+        are rounded to int8. Other layers, and rows that group_size does not divide, are decoded.
     layers: names; empty means all convolutions, linear layers, embeddings, recurrent layers and raw weights.
     """
 
@@ -42,6 +45,7 @@ class WeightOnlyQuantization(Step):
     range: Literal["max", "mse"] = "mse"
     rounding: Literal["nearest", "gptq", "adaround"] = "nearest"
     iterations: int = 1000
+    kernel: Literal["decoded", "native"] = "decoded"
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -62,6 +66,16 @@ class WeightOnlyQuantization(Step):
             )
         if self.iterations < 1:
             raise InvalidRecipe(f"weight_only_quantization.iterations={self.iterations}: must be at least 1; use 1000")
+        if self.kernel == "native" and self.group_size not in (16, 32, 64, 128, 256):
+            raise InvalidRecipe(
+                "weight_only_quantization.kernel='native': the runtime's kernel wants group_size 16, 32, 64, 128 or 256"
+                "; use group_size=32"
+            )
+        if self.kernel == "native" and not {self.bits, *self.layer_bits.values()} & {2, 4, 8}:
+            raise InvalidRecipe(
+                "weight_only_quantization.kernel='native': the runtime's kernel multiplies with 2, 4 or 8 bits; "
+                "use bits=4"
+            )
         object.__setattr__(self, "layers", tuple(sorted(self.layers)))
         object.__setattr__(self, "layer_bits", dict(sorted(self.layer_bits.items())))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
 
+from compressors.encodings.encoding import Encoding
+from compressors.errors import UnsupportedModel
 from compressors.folding import folded_copy
 from compressors.integer_grids import GridSpec
-from compressors.layer_weights import check_known, selected_weights
+from compressors.layer_weights import LayerWeight, check_known, selected_weights
+from compressors.native_products import fits
 from compressors.recipe import WeightOnlyQuantization
 from compressors.registry import Context, register
+from compressors.state import state_of
 from compressors.weight_encoding import Rounding, encode_on_grids
 
 _NAME = WeightOnlyQuantization.technique
@@ -36,4 +40,18 @@ def quantize_weights(model: fx.GraphModule, config: WeightOnlyQuantization, cont
     ]
     rounding = Rounding(method=config.rounding, iterations=config.iterations)
     encode_on_grids(folded, list(zip(weights, specs, strict=True)), rounding, context, _NAME)
+    if config.kernel == "native":
+        state = state_of(folded)
+        state.native = frozenset(w.name for w in weights if _is_native(folded, w, state.encodings[w.name]))
+        if not state.native:
+            raise UnsupportedModel(
+                f"{_NAME}.kernel='native': no linear layer has a weight of its own whose rows are a multiple of "
+                f"group_size={config.group_size}; use a smaller group_size, or kernel='decoded'"
+            )
     return folded
+
+
+def _is_native(model: fx.GraphModule, weight: LayerWeight, encoding: Encoding) -> bool:
+    """A weight that other layers read decoded would be stored twice."""
+    alone = len(weight.names) == 1 and weight.name != weight.layers[0]
+    return alone and isinstance(model.get_submodule(weight.layers[0]), nn.Linear) and fits(encoding)
