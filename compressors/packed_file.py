@@ -92,17 +92,24 @@ def pack(onnx: bytes) -> Packed:
         label = ", ".join(dict.fromkeys(stream.label for stream in planes))
         coded[tensor.name] = (label, len(content), sum(len(stream.content) for stream in planes))
     remaining = zlib.compress(b"".join([*rest, onnx[position:]]), _LEVEL)
-    header = {
-        "sha256": hashlib.sha256(onnx).hexdigest(),
-        "size": len(onnx),
-        "rest": len(remaining),
-        "tensors": entries,
-    }
-    described = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), _LEVEL)
-    packed = b"".join([MAGIC, len(described).to_bytes(4, "little"), described, remaining, *streams])
+    packed = _joined(onnx, remaining, entries, streams)
+    whole = _joined(onnx, zlib.compress(onnx, _LEVEL), [], [])
+    if len(whole) <= len(packed):
+        packed, coded = whole, {}
     if expand(packed) != onnx:
         raise AssertionError("a packed file does not expand to what was packed")
     return Packed(packed, len(onnx), _zip_bytes(onnx), coded)
+
+
+def _joined(onnx: bytes, rest: bytes, entries: list[dict[str, Any]], streams: list[bytes]) -> bytes:
+    header = {
+        "sha256": hashlib.sha256(onnx).hexdigest(),
+        "size": len(onnx),
+        "rest": len(rest),
+        "tensors": entries,
+    }
+    described = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), _LEVEL)
+    return b"".join([MAGIC, len(described).to_bytes(4, "little"), described, rest, *streams])
 
 
 def _code_widths(found: Model) -> dict[str, int]:

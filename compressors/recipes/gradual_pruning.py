@@ -40,7 +40,7 @@ class GradualPruning(Step):
     end: float = 0.7
     every: int = 10
     scope: Literal["global", "layer", "row"] = "global"
-    importance: Literal["l1", "l2", "lamp"] = "l2"
+    importance: Literal["l1", "l2", "lamp"] = "l1"
     max_drop: float | None = None
     held_out: float = 0.1
     layers: tuple[str, ...] = ()

@@ -24,7 +24,8 @@ class UnstructuredPruning(Step):
     scope: what weights compete with. global: all weights of the model; layer: those of their layer; row: those of their
         output channel (the comparison group of Wanda). At least one weight of a tensor remains.
     importance: how weights are ranked.
-        l1: |w| (Han et al. 2015, arXiv:1506.02626).
+        l1: |w| (Han et al. 2015, arXiv:1506.02626); best of all on a ResNet-20 pruned once, by a global ranking, to
+            half.
         l2: |w| over the root mean square of its layer. Inside a layer the ranking is that of l1; in a global one layers
             of different scale become comparable.
         lamp: w^2 over the sum of all squares in the layer that are not smaller (Lee et al. 2021, arXiv:2010.07611,
@@ -47,7 +48,7 @@ class UnstructuredPruning(Step):
     sparsity: float | None = None
     layer_sparsity: Mapping[str, float] = field(default_factory=dict)
     scope: Literal["global", "layer", "row"] = "global"
-    importance: WeightScore = "l2"
+    importance: WeightScore = "l1"
     threshold: float | None = None
     threshold_kind: Literal["absolute", "relative"] = "absolute"
     layers: tuple[str, ...] = ()
