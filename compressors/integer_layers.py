@@ -13,7 +13,7 @@ from compressors.integer_recurrent import dynamic_lstm
 from compressors.integer_weights import LayerWeights, nearest_weights
 from compressors.onnx_emission import MICROSOFT, Array
 from compressors.onnx_graph import attributes
-from compressors.quantized_graph import Quantized, QuantizedGraph
+from compressors.quantized_graph import Point, Quantized, QuantizedGraph
 
 # ONNX Runtime's symmetric convolution kernels want input channels in fours; one of 3 channels takes the general kernel,
 # which is 2.3 times slower (32x32 -> 16 channels: 28 against 12 us). Below this many positions the padding costs more.
@@ -217,6 +217,7 @@ def _normalizing_quantize(graph: QuantizedGraph, name: str, channels: int) -> Qu
     if (gain <= 0).any() or (zero_points < 0).any() or (zero_points > 255).any():
         return None
     result = Quantized(graph.emission.new_name(), scale, zero_point, levels, shift - steps * scale)
+    graph.points[name] = Point(result, fixed=True)
     scales = graph.scale(scale / gain)
     points = graph.emission.constant(zero_points.astype(np.uint8))
     graph.add_integer("QuantizeLinear", [graph.real(origin), scales, points], result, axis=1)

@@ -11,6 +11,7 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,26 @@ def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onn
     like the placeholders, outputs "output", or "output_0", "output_1", ...; parameters keep their names.
     Raises UnsupportedModel for an operator without an emitter.
     """
+    return trace_onnx(module, example_inputs)[0]
+
+
+@dataclass(frozen=True)
+class ValueNames:
+    """How an exported graph calls things. values: the result of each fx node, by the node's name; only single tensors.
+    origins: the fx node that each value comes from, by the value's name."""
+
+    values: Mapping[str, str]
+    origins: Mapping[str, str]
+
+
+def trace_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> tuple[onnx.ModelProto, ValueNames]:
+    """`export_onnx`, and which value is which node's."""
     observed = _observe(module, tuple(example_inputs))
     folded = fold_batch_norm(observed)
     emission = Emission()
     modules = dict(folded.named_modules())
     bindings: dict[fx.Node, Any] = {}
+    origins: dict[str, str] = {}
     inputs: list[onnx.ValueInfoProto] = []
     outputs: list[onnx.ValueInfoProto] = []
     batch = example_inputs[0].shape[0]
@@ -79,8 +95,20 @@ def export_onnx(module: fx.GraphModule, example_inputs: Sequence[Tensor]) -> onn
         elif node.op == "output":
             outputs = _finish(emission, node, bindings, batch)
         else:
+            before = len(emission.nodes)
             bindings[node] = _emit(emission, node, modules, bindings)
-    return emission.finish(_tidy(emission.nodes, [info.name for info in outputs]), inputs, outputs)
+            written = (name for item in emission.nodes[before:] for name in item.output)
+            origins.update(dict.fromkeys(written, node.name))
+    public = {item.input[0]: item.output[0] for item in emission.nodes[len(emission.nodes) - len(outputs) :]}
+    kept = _tidy(emission.nodes, [info.name for info in outputs])
+    still = {name for item in kept for name in item.output} | {info.name for info in inputs}
+    values = {node.name: value.name for node, value in bindings.items() if isinstance(value, Value)}
+    renamed = {name: public[name] for name in values.values() if name not in still and name in public}
+    names = ValueNames(
+        values={node: renamed.get(name, name) for node, name in values.items()},
+        origins={renamed.get(name, name): node for name, node in origins.items()},
+    )
+    return emission.finish(kept, inputs, outputs), names
 
 
 def serialize(model: onnx.ModelProto) -> bytes:

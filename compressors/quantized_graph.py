@@ -7,6 +7,7 @@ behind the operator. Values are bridged by QuantizeLinear and DequantizeLinear o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,20 @@ def symmetric(low: float, high: float, levels: int = LEVELS) -> tuple[float, int
     return float(np.float32(reach / (middle - 1 if middle > 1 else 1))), middle
 
 
+@dataclass
+class Point:
+    """Where a float value becomes integers, for those who simulate the graph in float.
+
+    readers: first outputs of the nodes that read the integers, or None if nothing sees the value unrounded.
+    limit: the largest scale that an activation folded into the range leaves. fixed: the scale follows from constants.
+    """
+
+    quantized: Quantized
+    readers: set[str] | None = None
+    limit: float = math.inf
+    fixed: bool = False
+
+
 class QuantizedGraph:
     """The integer graph being written, node by node, next to the float graph `view` that it replaces."""
 
@@ -74,6 +89,9 @@ class QuantizedGraph:
         self.emission = Emission()
         self.weights = IntegerWeights(view, self.emission, encodings or {}, self._grid_of)
         self.absorbed: set[int] = set()
+        self.points: dict[str, Point] = {}
+        self.moved: dict[str, str] = {}
+        self.writing = ""
         self._ranges = ranges
         self._bits = activation_bits(view, config)
         self._integers: dict[str, Quantized] = {}
@@ -101,6 +119,9 @@ class QuantizedGraph:
 
     def integer(self, name: str) -> Quantized:
         """`name` as uint8, quantised by its calibrated range if it only exists in float32."""
+        point = self.points.get(name)
+        if point is not None and point.readers is not None:
+            point.readers.add(self.writing)
         if name not in self._integers:
             constant = self.view.constant(name)
             if constant is not None:
@@ -193,9 +214,11 @@ class QuantizedGraph:
             low, high = self.range_of(name)
             low, high = max(low, bounds[0]), min(high, bounds[1])
         else:
+            bounds = None
             low, high = self.range_of(name)
         result = Quantized(self.output_name(name), *self.grid(name, low, high))
         self._integers[name] = result
+        self.points[name] = Point(result, limit=math.inf if bounds is None else _largest_scale(result, *bounds))
         return result
 
     def copy_node(self, node: onnx.NodeProto) -> None:
@@ -216,6 +239,7 @@ class QuantizedGraph:
         for output in node.output:
             names.append(self.output_name(output))
             self._integers[output] = replace(source, name=names[-1])
+            self.moved[output] = str(node.input[0])
         inputs = [source.name, *(self.real(name) if name else "" for name in node.input[1:])]
         moved = onnx.helper.make_node(node.op_type, inputs, names, domain=node.domain, **attributes(node))
         self.emission.nodes.append(moved)
@@ -240,6 +264,7 @@ class QuantizedGraph:
 
     def _quantize(self, name: str) -> Quantized:
         result = Quantized(self.emission.new_name(), *self.grid(name, *self.range_of(name)))
+        self.points[name] = Point(result, readers={self.writing})
         self.add_integer("QuantizeLinear", [self.real(name), *self.parameters(result)], result)
         return result
 
@@ -247,3 +272,10 @@ class QuantizedGraph:
         scale, zero_point = affine(float(content.min()), float(content.max()))
         stored = np.clip(np.round(content / scale) + zero_point, 0, LEVELS).astype(np.uint8)
         return Quantized(self.emission.constant(stored), scale, zero_point)
+
+
+def _largest_scale(quantized: Quantized, low: float, high: float) -> float:
+    """The scale at which the ends of the grid reach low and high."""
+    above, below = quantized.levels - quantized.zero_point, quantized.zero_point
+    limits = [high / above] if above else []
+    return min([*limits, *([-low / below] if below else [])], default=math.inf)

@@ -31,6 +31,7 @@ from compressors.recipes.nm_pruning import SemiStructuredPruning
 from compressors.recipes.order import check_order
 from compressors.recipes.power_of_two import PowerOfTwo
 from compressors.recipes.quantization import Quantization
+from compressors.recipes.quantization_aware_training import QuantizationAwareTraining
 from compressors.recipes.step import Phase, Step, declared
 from compressors.recipes.structured_pruning import StructuredPruning
 from compressors.recipes.student import Student
@@ -60,6 +61,7 @@ __all__ = [
     "Phase",
     "PowerOfTwo",
     "Quantization",
+    "QuantizationAwareTraining",
     "Recipe",
     "SemiStructuredPruning",
     "Step",

@@ -54,6 +54,7 @@ def write_integers(
     for node in view.nodes:
         if id(node) in graph.absorbed:
             continue
+        graph.writing = str(node.output[0])
         rewrite = REWRITES.get(node.op_type)
         if rewrite is None or graph.stays_float(node) or not rewrite(graph, node):
             graph.copy_node(node)
