@@ -18,7 +18,10 @@ class BiasCorrection(Step):
     y~ that with the rounded weights, behind static quantisation also with rounded inputs. Works behind every number
     format; a layer without a bias gets one. Layers that are called more than once keep their bias.
 
-    Costs one pass over the calibration inputs. The fewer the bits, the more it gives; at 8 bits next to nothing.
+    Costs one pass over the calibration inputs. Means come back (on a ResNet-20 the squared mean error of the logits
+    fell to a tenth or less), spread does not: corrected logits are smaller, and their squared error grows. Validation
+    accuracy there rose behind plain rounding, by 0.9 points at 4 bits and 1.1 at 3, stayed the same behind GPTQ at 3
+    bits and fell by 11 behind GPTQ at 2. So let validation data decide.
     """
 
     technique: ClassVar[str] = "bias_correction"
