@@ -42,9 +42,10 @@ def unit_scores(
         if scores is not None:
             return scores
     order = 1 if importance == "l1" else 2
-    filters = [
-        (graph.axes[name][axis], magnitudes(module, name, axis, order)) for name, axis in producing_axes(graph, group)
-    ]
+    axes = producing_axes(graph, group)
+    if importance == "group_l2":
+        axes = [*axes, *reading_axes(graph, group)]
+    filters = [(graph.axes[name][axis], magnitudes(module, name, axis, order)) for name, axis in axes]
     scores = coupled(places, size, filters)
     return np.ones(size) if scores is None else scores
 

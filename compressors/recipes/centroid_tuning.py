@@ -28,7 +28,7 @@ class CentroidTuning(Step):
     value_fields: ClassVar[frozenset[str]] = frozenset({"samples", "learning_rate", "temperature", "alpha"})
 
     samples: int = 20_000
-    learning_rate: float = 0.01
+    learning_rate: float = 0.001
     temperature: float = 4.0
     alpha: float = 0.9
 

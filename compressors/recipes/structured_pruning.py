@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from compressors.errors import InvalidRecipe
 from compressors.recipes.step import Phase, Step, step
 
-Importance = Literal["l1", "l2", "batch_norm", "taylor", "activation", "random"]
+Importance = Literal["l1", "l2", "group_l2", "batch_norm", "taylor", "activation", "random"]
 Scope = Literal["uniform", "global"]
 
 
@@ -27,6 +27,8 @@ class StructuredPruning(Step):
         multiple: what a ratio leaves of channels, neurons and recurrent units is rounded to multiples of this.
     importance: how units are ranked.
         l1, l2: norm of the producing filters (Li et al. 2017, arXiv:1608.08710);
+        group_l2: norms of the producing filters and of the weights that read them (Fang et al. 2023, arXiv:2301.12900,
+            section 3.3);
         batch_norm: absolute scale of the following norm (Liu et al. 2017, arXiv:1708.06519);
         taylor: first-order change of the loss on labelled rows (Molchanov et al. 2019, arXiv:1906.10771);
         activation: weights that read a unit times the norm of its values on calibration inputs (Sun et al. 2024,

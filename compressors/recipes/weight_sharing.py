@@ -20,8 +20,9 @@ class WeightSharing(Step):
     loads the file, so that the time stays that of the float32 model. Zeros of pruned weights stay zero and are left out
     of the indices. `bantam pack` adds the Huffman codes of Deep Compression.
 
-    bits: of an index; layer_bits: other widths by layer. Codebooks need fewer bits than evenly spaced integers for the
-        same error, most of all at 4 and fewer; integer kernels cannot multiply with them.
+    bits: of an index; layer_bits: other widths by layer. One table per layer: at 4 bits and more it does as
+        well as evenly spaced integers with a scale per channel, at 3 and fewer those do better; integer kernels cannot
+        multiply with shared values.
     initialization: optimal: dynamic programming over intervals (Wang & Song 2011, Ckmeans.1d.dp), exact for small
         layers; linear: evenly over the range (best of the three in section 3.2 of the paper); kmeans++.
     weighting: none: least squared error of the weights; activations: each weight counts by the mean square of the input
