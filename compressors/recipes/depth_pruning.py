@@ -24,7 +24,8 @@ class DepthPruning(Step):
     threshold: all whose influence lies below it, 0 < threshold <= 2.
 
     influence = 1 - cos(x, x + f(x)), each sample one vector, mean over the calibration inputs (Men et al. 2024,
-    arXiv:2403.03853, equation 1). rescore: influences are computed anew after each removal.
+    arXiv:2403.03853, equation 1). rescore: influences are computed anew after each removal, one pass each; false takes
+    all by their influence in the whole model, as the source does, which stacks removals in one place.
 
     A draft without calibration inputs takes the example inputs, so its choice, and cost, may be another one; with
     `blocks` it is exact.
@@ -37,7 +38,7 @@ class DepthPruning(Step):
     count: int | None = None
     blocks: tuple[str, ...] = ()
     threshold: float | None = None
-    rescore: bool = False
+    rescore: bool = True
 
     def __post_init__(self) -> None:
         given = [
@@ -57,8 +58,6 @@ class DepthPruning(Step):
             raise InvalidRecipe(f"depth_pruning.count={self.count}: must be 1 or more")
         if self.threshold is not None and not 0 < self.threshold <= 2:
             raise InvalidRecipe(f"depth_pruning.threshold={self.threshold}: must lie in 0..2, above 0")
-        if self.rescore and self.blocks:
-            raise InvalidRecipe("depth_pruning.rescore: named blocks are not scored; leave it out")
         object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
 
     def uses_calibration(self) -> bool:
