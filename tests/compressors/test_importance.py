@@ -66,3 +66,13 @@ def test_a_unit_over_several_positions_sums_them() -> None:
     expected = sum(total / total.mean() for total in sums)
     assert isinstance(expected, torch.Tensor)
     np.testing.assert_allclose(unit_scores(model, graph, "reduce.0", "l1"), expected.numpy(), rtol=1e-5)
+
+
+def test_a_group_counts_the_weights_that_read_it() -> None:
+    model, inputs = to_modules(exported("plain_cnn")), example_inputs("plain_cnn")
+    graph = analyse(model, inputs)
+    producing = unit_scores(model, graph, "conv1", "l2")
+    with torch.no_grad():
+        model.get_parameter("conv2.weight")[:, 3] *= 100
+    assert unit_scores(model, graph, "conv1", "group_l2").argmax() == 3
+    np.testing.assert_array_equal(unit_scores(model, graph, "conv1", "l2"), producing)

@@ -95,7 +95,8 @@ def half_useless() -> tuple[fx.GraphModule, Context]:
 def test_gates_find_what_matters() -> None:
     model, context = half_useless()
     [weight] = layer_weights(model)
-    pruned = apply(model, HardConcretePruning(sparsity=0.5, samples=8_000, temperature=1.0), context)
+    config = HardConcretePruning(sparsity=0.5, strength=1.0, gate_rate=0.1, samples=8_000, temperature=1.0)
+    pruned = apply(model, config, context)
     mask = state_of(pruned).masks[weight.name]
     assert float(mask[:, :4].float().mean()) > 0.8
     assert float(mask[:, 4:].float().mean()) < 0.2
