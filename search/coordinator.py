@@ -253,11 +253,20 @@ class Coordinator:
             else:
                 self._queue.append(work)
             return
+        if isinstance(work, GateWork) and result.refused:
+            trial = replace(
+                self.book[work.trial], state="gated", reason=f"does not apply to this model: {result.reason}"
+            )
+            self._drop(trial)
+            return
         self.book.log("error", f"{name}: {result.reason}\n{detail}".rstrip(), number)
         if number is None:
             self._fatal = f"{name} failed: {result.reason}"
             return
-        trial = replace(self.book[number], state="failed", reason=f"{name}: {result.reason}")
+        self._drop(replace(self.book[number], state="failed", reason=f"{name}: {result.reason}"))
+
+    def _drop(self, trial: Trial) -> None:
+        """Ends a trial that will have no metric."""
         if self._proposals is not None:
             self._proposals.tell(trial)
         self.book.end(trial)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from compressors.errors import InvalidRecipe, UnsupportedModel
 from search.work import Failed, Result, Work
 
 _PR_SET_PDEATHSIG = 1
@@ -49,6 +50,7 @@ def _answer(evaluate: Evaluate, work: Work) -> Result:
         return Failed(
             reason=f"{type(error).__name__}: {error}",
             retry=isinstance(error, OSError),
+            refused=isinstance(error, InvalidRecipe | UnsupportedModel),
             detail={"traceback": traceback.format_exc(limit=-8)},
         )
 

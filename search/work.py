@@ -143,10 +143,12 @@ class Confirmed:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A work that raised or whose process died. retry: whether another try may help."""
+    """A work that raised or whose process died. retry: whether another try may help. refused: the recipe does not apply
+    to the model (a technique for residual blocks, say, where there are none); no fault of anybody."""
 
     reason: str
     retry: bool = False
+    refused: bool = False
     detail: Mapping[str, Any] | None = None
 
 

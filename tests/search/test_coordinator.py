@@ -8,7 +8,7 @@ import pytest
 
 from search.choice import ranked
 from search.coordinator import Coordinator
-from search.events import Changed
+from search.events import Changed, Logged
 from search.records import Trial
 from search.work import Failed, GateWork, Result, ScoreWork, SensitivityWork, Work
 from tests.search.simulation import Network, Outcome, simulate, spec
@@ -153,6 +153,22 @@ def test_a_work_that_dies_is_tried_again_and_then_fails_alone() -> None:
     assert ranked(coordinator.book.all, "metric")[0].feasible
 
 
+def test_a_recipe_that_does_not_apply_is_no_failure() -> None:
+    network = Network()
+
+    def evaluate(work: Work) -> tuple[Result, float]:
+        if isinstance(work, GateWork) and work.trial == 4:
+            return Failed(reason="UnsupportedModel: no residual block", refused=True), 0.1
+        return network.evaluate(work)
+
+    coordinator = Coordinator(spec())
+    outcome = simulate(coordinator, network, evaluate=evaluate)
+    assert coordinator.book[4].state == "gated"
+    assert coordinator.book[4].reason == "does not apply to this model: UnsupportedModel: no residual block"
+    assert not [e for e in outcome.events if isinstance(e, Logged) and e.level == "error"]
+    assert ranked(coordinator.book.all, "metric")[0].feasible
+
+
 def test_a_failed_sensitivity_ends_the_job_with_its_reason() -> None:
     network = Network()
 
@@ -175,5 +191,8 @@ def test_a_model_without_groups_is_only_quantised() -> None:
         shapes=tuple(replace(s, out_fixed=32, out_groups={}) for s in network.profile.shapes[:1]),
     )
     coordinator, _, _ = run(network)
-    assert {t.origin for t in coordinator.book.all} <= {"cheap", "solver", "tpe"}
+    assert {t.origin for t in coordinator.book.all} <= {"cheap", "solver", "tpe", "variant"}
+    assert {s["technique"] for t in coordinator.book.all for s in (t.recipe or {"steps": []})["steps"]} == {
+        "quantization"
+    }
     assert not network.tuned
