@@ -107,6 +107,14 @@ ROWS: tuple[Row, ...] = (
         public={"Torch-Pruning": _torch_pruning},
     ),
     Row(
+        "structured_pruning, inner channels by whole groups",
+        tuple(
+            shape(f"{r:.0%}", r, step("structured_pruning", ratios=inner(r), importance="group_l2"))
+            for r in (0.25, 0.5, 0.7)
+        ),
+        tunable=True,
+    ),
+    Row(
         "structured_pruning, global by Taylor",
         tuple(
             shape(f"{r:.0%}", r, step("structured_pruning", ratio=r, scope="global", importance="taylor"))

@@ -1,6 +1,6 @@
 """Every technique at three levels on ResNet-20: bytes, latency ratio, test accuracy without and with a short tuning.
 
-python -m benchmarks.techniques [--data FOLDER] [--output FOLDER] [--only NAME,NAME] [--samples N] [--seed N]
+python -m benchmarks.techniques [--data FOLDER] [--output FOLDER] [--only ROW ...] [--samples N] [--seed N]
 
 Beside a figure stands the one of a public tool that does the same thing, on the same rows and, where it is tuned, with
 the same loop. Levels are fixed beforehand, and nothing is chosen by what the test split says. Results are written as
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "techniques")
-    parser.add_argument("--only", default="", help="names of rows, separated by commas; left out: all")
+    parser.add_argument("--only", action="append", metavar="ROW", help="this row alone; may be repeated")
     parser.add_argument("--samples", type=int, default=TUNING.samples, help="of each tuning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -69,7 +69,7 @@ def main() -> None:
     runner = Runner(bench, replace(TUNING, samples=options.samples), options.output)
     if ("original", "float32", "bantam", options.seed) not in known:
         _note(log, known, "original", "float32", "bantam", options.seed, runner.original())
-    wanted = set(filter(None, options.only.split(",")))
+    wanted = set(options.only or ())
     for row in ROWS:
         if wanted and row.name not in wanted:
             continue
