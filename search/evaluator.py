@@ -10,7 +10,8 @@ from search.stage_gate import gate
 from search.stage_profile import profile
 from search.stage_score import score
 from search.stage_sensitivity import sense
-from search.work import ConfirmWork, GateWork, ProfileWork, Result, ScoreWork, SensitivityWork, Work
+from search.stage_soup import soup
+from search.work import ConfirmWork, GateWork, ProfileWork, Result, ScoreWork, SensitivityWork, SoupWork, Work
 from search.workbench import Workbench
 
 
@@ -28,6 +29,8 @@ def make_evaluator(inputs: JobInputs, *, threads: int) -> Callable[[Work], Resul
                 return gate(bench, work)
             case ScoreWork():
                 return score(bench, work)
+            case SoupWork():
+                return soup(bench, work)
             case ConfirmWork():
                 return confirm(bench, work)
 

@@ -23,6 +23,7 @@ from search.local_executor import LocalExecutor
 from search.records import Outcome, Progress
 from search.report import build_report
 from search.rungs import RungPlan
+from search.soup import add_soup
 from search.stage_score import artifact_path
 from search.trial_book import PAUSED
 from search.work import ScoreWork, Work
@@ -91,6 +92,8 @@ class _Driver:
                 return
             self._ledger.log("info", answer.reason)
             self._progress("confirm", force=True)
+            if add_soup(inputs.spec, coordinator, self._evaluate, self._remaining()) is not None:
+                self._flush()
             verdict = confirm(inputs.spec, coordinator, answer, self._evaluate, self._remaining())
             self._flush()
         except Interrupted as wish:

@@ -39,11 +39,11 @@ def score(bench: Workbench, work: ScoreWork) -> Scored:
     path.parent.mkdir(parents=True, exist_ok=True)
     if work.stop > work.start:
         model, seen, speed = _tuned(bench, work, clock)
-        _write_artifact(bench, model, work.recipe, path, clock)
+        write_artifact(bench, model, work.recipe, path, clock)
     else:
         seen, speed = work.start, None
         _untuned(bench, work.recipe, path, clock)
-    metric, error = _validate(bench, path, clock)
+    metric, error = validate(bench, path, clock)
     content = path.read_bytes()
     return Scored(
         trial=work.trial,
@@ -88,7 +88,7 @@ def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) ->
             if recipe.around_tuning()[0].steps:
                 bench.reestimate(model)
             model.eval()
-        _write_artifact(bench, model, recipe, folder / "artifact.onnx", clock)
+        write_artifact(bench, model, recipe, folder / "artifact.onnx", clock)
         return {}
 
     _, entry, cached = bench.cache.get_or_compute("untuned", key, compute)
@@ -143,7 +143,8 @@ def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.Gra
     return model, outcome.seen, seen / outcome.seconds if seen else None
 
 
-def _write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path: Path, clock: StageClock) -> None:
+def write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path: Path, clock: StageClock) -> None:
+    """Does what the recipe does after tuning, exports, and writes the file by rename."""
     with clock.stage("realise"), bench.slot.shared():
         realised = run_recipe(model, recipe.around_tuning()[1], replace(bench.context, graph=None))
     with clock.stage("export"):
@@ -152,7 +153,7 @@ def _write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, pat
         partial.replace(path)
 
 
-def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:
+def validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:
     """(metric, standard error of its difference from the baseline's), both on the validation split."""
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     key = {"artifact": content, **bench.data_key}

@@ -111,6 +111,14 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoupWork:
+    """Average tuned trials, given with their recipes, best first, into trial `trial`; the best one's recipe counts."""
+
+    trial: int
+    members: tuple[tuple[int, Recipe], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfirmWork:
     """Measure the winner's file once more, longer, and score it on the test split."""
 
@@ -152,5 +160,5 @@ class Failed:
     detail: Mapping[str, Any] | None = None
 
 
-Work = ProfileWork | SensitivityWork | GateWork | ScoreWork | ConfirmWork
+Work = ProfileWork | SensitivityWork | GateWork | ScoreWork | SoupWork | ConfirmWork
 Result = Profiled | Sensed | Gated | Scored | Confirmed | Failed

@@ -17,7 +17,8 @@ from compressors.training import Checkpoint, tune
 from search import stage_score
 from search.inputs import JobInputs
 from search.stage_score import checkpoint, checkpoint_key, score, tuned_model
-from search.work import ScoreWork
+from search.stage_soup import float_metric, soup
+from search.work import ScoreWork, SoupWork
 from search.workbench import Workbench
 from tests.search.tiny_jobs import tiny_job
 
@@ -80,3 +81,18 @@ def test_a_run_that_was_cut_off_goes_on_with_fresh_adapters(bench: Workbench) ->
     assert 0 < state["run"][2] < 400
     assert len(state["optimizer"]["param_groups"]) == 4
     assert score(bench, work).samples == 400
+
+
+def test_tuned_copies_are_averaged_into_a_candidate_that_is_never_worse_in_float(bench: Workbench) -> None:
+    recipes = [Recipe((WidthScaling(factor=0.75), Distillation(learning_rate=rate))) for rate in (0.01, 0.02)]
+    for trial, recipe in enumerate(recipes):
+        score(bench, ScoreWork(trial=trial, recipe=recipe, rung=1, start=0, stop=1200))
+    scored = soup(bench, SoupWork(trial=2, members=tuple(enumerate(recipes))))
+    assert (bench.inputs.workspace / scored.artifact).stat().st_size == scored.size_bytes
+    made = tuned_model(bench, 2, recipes[0])
+    members = [tuned_model(bench, trial, recipe) for trial, recipe in enumerate(recipes)]
+    assert float_metric(bench, made) >= max(float_metric(bench, m) for m in members)
+    weights = [m.state_dict() for m in (made, *members)]
+    name = next(n for n, p in made.named_parameters() if p.dim() == 2)
+    mean = (weights[1][name] + weights[2][name]) / 2
+    assert any(torch.allclose(weights[0][name], w) for w in (weights[1][name], weights[2][name], mean))
