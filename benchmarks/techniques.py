@@ -129,57 +129,44 @@ class Runner:
     def ours(self, row: Row, level: Level) -> Cell:
         began = time.monotonic()
         plain = self._run(combined(level.statistics, level.steps))
-        seconds = time.monotonic() - began
-        untuned = self._score(plain)
-        cell = Cell(
-            size_bytes=len(plain), latency_ratio=self._latency(plain), untuned=untuned, tuned=None, seconds=seconds
-        )
+        cell = self._cell(plain, began)
         if not row.tunable:
             return cell
         began = time.monotonic()
-        tuned = self._run(combined([self.tuning], level.steps))
-        seconds = time.monotonic() - began
-        return replace(cell, tuned=self._score(tuned), tuned_seconds=seconds, tuned_size_bytes=len(tuned))
+        return self._with_tuned(cell, self._run(combined([self.tuning], level.steps)), began)
 
     def public(self, row: Row, level: Level, tool: str) -> Cell:
         """A tool gives an ONNX file, or a module, which is then tuned by our loop like our own."""
         began = time.monotonic()
         made = row.public[tool](self.bench, level)
         if isinstance(made, onnx.ModelProto):
-            content = serialize(made)
-            seconds = time.monotonic() - began
-            score = self._score(content)
-            return Cell(
-                size_bytes=len(content),
-                latency_ratio=self._latency(content),
-                untuned=score,
-                tuned=None,
-                seconds=seconds,
-            )
+            return self._cell(serialize(made), began)
         if level.statistics:
             reestimate(made, self.bench.context.batches())
-        content = serialize(build_artifact(made, self.bench.example))
-        seconds = time.monotonic() - began
-        cell = Cell(
-            size_bytes=len(content),
-            latency_ratio=self._latency(content),
-            untuned=self._score(content),
-            tuned=None,
-            seconds=seconds,
-        )
+        cell = self._cell(serialize(build_artifact(made, self.bench.example)), began)
         if not row.tunable:
             return cell
         began = time.monotonic()
         tuned: fx.GraphModule = copy.deepcopy(made)
         assert self.bench.context.training is not None
         self.bench.context.training.tune(tuned, self.tuning, seed=self.bench.seed)
-        content = serialize(build_artifact(tuned.eval(), self.bench.example))
-        return replace(
-            cell,
-            tuned=self._score(content),
-            tuned_seconds=time.monotonic() - began,
-            tuned_size_bytes=len(content),
+        return self._with_tuned(cell, serialize(build_artifact(tuned.eval(), self.bench.example)), began)
+
+    def _cell(self, content: bytes, began: float) -> Cell:
+        """began: when the making of the file began."""
+        seconds = time.monotonic() - began
+        latency = self._latency(content)
+        return Cell(
+            size_bytes=len(content),
+            latency_ratio=latency,
+            untuned=self._score(content),
+            tuned=None,
+            seconds=seconds,
         )
+
+    def _with_tuned(self, cell: Cell, content: bytes, began: float) -> Cell:
+        seconds = time.monotonic() - began
+        return replace(cell, tuned=self._score(content), tuned_seconds=seconds, tuned_size_bytes=len(content))
 
     def _run(self, recipe: Recipe) -> bytes:
         context: Context = self.bench.context

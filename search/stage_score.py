@@ -43,18 +43,26 @@ def score(bench: Workbench, work: ScoreWork) -> Scored:
     else:
         seen, speed = work.start, None
         _untuned(bench, work.recipe, path, clock)
-    metric, error = validate(bench, path, clock)
+    return scored(bench, work.trial, clock, rung=work.rung, samples=seen, speed=speed)
+
+
+def scored(
+    bench: Workbench, trial: int, clock: StageClock, *, rung: int, samples: int, speed: float | None = None
+) -> Scored:
+    """The result for a trial whose file is written."""
+    path = bench.inputs.workspace / artifact_path(trial)
+    metric, error = _validate(bench, path, clock)
     content = path.read_bytes()
     return Scored(
-        trial=work.trial,
-        rung=work.rung,
+        trial=trial,
+        rung=rung,
         metric=metric,
         metric_error=error,
-        samples=seen,
+        samples=samples,
         speed=speed,
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        artifact=artifact_path(work.trial),
+        artifact=artifact_path(trial),
         stages=clock.stages,
     )
 
@@ -153,7 +161,7 @@ def write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path
         partial.replace(path)
 
 
-def validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:
+def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:
     """(metric, standard error of its difference from the baseline's), both on the validation split."""
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     key = {"artifact": content, **bench.data_key}

@@ -6,7 +6,7 @@ import copy
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -239,11 +239,20 @@ class Workbench:
         alone: no other process of the job works now, so that all cores may be used.
         """
         session = self.runtime.load(path, (os.cpu_count() or 1) if alone else self.threads)
+        return self._evaluation(lambda inputs: session.run(inputs)[0], part)
+
+    @torch.no_grad()
+    def evaluate_model(self, model: fx.GraphModule, part: Part) -> Evaluation:
+        """The same of a model in torch, which is put into eval mode."""
+        model.eval()
+        return self._evaluation(lambda inputs: model(*self.tensors(inputs)).float().numpy(), part)
+
+    def _evaluation(self, answer: Callable[[Sequence[Array]], Array], part: Part) -> Evaluation:
         rows, task = self.rows(part.dataset), self.task
         statistics = []
         for batch in self.batches(part.rows):
             with self.slot.shared():
-                outputs = session.run(rows.inputs(batch))[0]
+                outputs = answer(rows.inputs(batch))
             statistics.append(task.statistics(outputs, task.as_target(rows.target(batch))))
         return Evaluation(task, np.concatenate(statistics), rows.groups(part.rows))
 
