@@ -14,6 +14,7 @@ from typing import Any, Literal
 from compressors.recipe import Recipe
 from search.choice import nearest_miss, ranked
 from search.events import BaselineKnown, Event
+from search.hypervolume import Box
 from search.profile import Profile
 from search.promotion import Promotion, next_promotion
 from search.proposals import Proposals
@@ -167,6 +168,7 @@ class Coordinator:
         self.profile = result.profile
         self.common_stages.append(result.stage)
         self._proposals = Proposals(self.spec, result.profile)
+        self.book.measure_in(Box.of(result.profile.baseline, self.spec.budget))
         self.book.say(BaselineKnown(result.profile.baseline))
         for name, reason in result.profile.left_out.items():
             self.book.log("warning", f"group {name!r} is not pruned: {reason}")

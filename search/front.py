@@ -29,6 +29,9 @@ class Front:
         """Trial numbers, fastest first."""
         return tuple(sorted(self._members, key=lambda n: (self._members[n][1], n)))
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._members
+
     def add(self, trial: Trial) -> bool:
         """Takes a new or changed trial; returns whether the set of members changed."""
         before = set(self._members)

@@ -54,11 +54,28 @@ class Fidelity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Score:
+    """One look at a trial's file: at the end of a rung, or when it was confirmed. The trial shows the last one.
+
+    elapsed_s: of the job. hypervolume: of the job's front right after it, see `search.hypervolume`.
+    """
+
+    rung: int
+    samples: int
+    metric: float
+    feasible: bool
+    elapsed_s: float
+    hypervolume: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One candidate. States: running -> completed (top rung) | gated (never tuned) | stopped (not promoted) | failed.
 
     A stopped trial has a metric and may be promoted later: it then goes back to running. `knobs` are the sampler's
     parameters, enough to rebuild the study. `origin` says who proposed it ('int8 only', 'solver', 'tpe', …).
+    elapsed_s: seconds that the job had run, over all its coordinators, when the trial last changed. hypervolume: of the
+    job's front right after that change. scores: how the metric went from rung to rung, oldest first.
     """
 
     number: int
@@ -80,6 +97,9 @@ class Trial:
     stages: tuple[Stage, ...] = ()
     worker: str | None = None
     artifact: str | None = None  # sha256 of the exported file in the stage cache
+    elapsed_s: float | None = None
+    hypervolume: float | None = None
+    scores: tuple[Score, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +113,7 @@ class Trial:
             d["fidelity"] = Fidelity(**d["fidelity"])
         d["violations"] = tuple(Violation(**v) for v in d.get("violations", ()))
         d["stages"] = tuple(Stage(**s) for s in d.get("stages", ()))
+        d["scores"] = tuple(Score(**s) for s in d.get("scores", ()))
         return cls(**d)
 
 

@@ -124,6 +124,7 @@ class _Driver:
         coordinator = self._coordinator
         while (answer := coordinator.answer(self._now)) is None:
             self._obey()
+            coordinator.book.now = self._now
             while self._executor.free and (work := coordinator.next_work(self._now)) is not None:
                 self._executor.submit(work)
                 self._due[id(work)] = (time.monotonic() + patience(work), work)
@@ -131,7 +132,9 @@ class _Driver:
             self._flush()
             self._progress(coordinator.stage)
             self._cut_off_the_overdue()
-            for work, result in self._executor.poll(POLL_SECONDS):
+            finished = self._executor.poll(POLL_SECONDS)
+            coordinator.book.now = self._now
+            for work, result in finished:
                 self._due.pop(id(work), None)
                 coordinator.take(work, result)
             self._flush()
@@ -148,6 +151,7 @@ class _Driver:
             self._flush()
             for done, result in self._executor.poll(POLL_SECONDS):
                 if done is work:
+                    self._coordinator.book.now = self._now
                     return result
 
     def _cut_off_the_overdue(self) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from search.events import Changed, Event, FrontChanged, Logged
 from search.front import Front
+from search.hypervolume import Box
 from search.ledger import LogLevel
-from search.records import Trial
+from search.records import Score, Trial
 
 PAUSED = "paused; goes on from its checkpoint"
 
@@ -16,14 +17,18 @@ PAUSED = "paused; goes on from its checkpoint"
 class TrialBook:
     """worker: written into the trials that this book begins.
 
-    towards: rung that each running trial is on its way to (0: its gate or its first score).
+    towards: rung that each running trial is on its way to (0: its gate or its first score). now: seconds that the job
+    has run, set by whoever has a clock. box: what the hypervolume is measured in, once the baseline is known.
 
-    Cost: O(front) per change.
+    Cost: O(front) per change, O(front log front) where the front changes.
     """
 
     def __init__(self, trials: Iterable[Trial] = (), *, worker: str | None = None) -> None:
         self.rows: dict[int, Trial] = {t.number: t for t in trials}
         self.towards: dict[int, int] = {}
+        self.now = 0.0
+        self._box: Box | None = None
+        self._hypervolume: float | None = None
         self._worker = worker
         self._front = Front.of(self.rows.values())
         self._events: list[Event] = []
@@ -47,6 +52,16 @@ class TrialBook:
         """Numbers of the trials on the front."""
         return self._front.numbers
 
+    @property
+    def hypervolume(self) -> float | None:
+        """Of the front, 0..1; None before the baseline is known."""
+        return self._hypervolume
+
+    def measure_in(self, box: Box) -> None:
+        """From now on each change of the front is measured in this box."""
+        self._box = box
+        self._hypervolume = box.volume(self.rows[n] for n in self._front.numbers)
+
     def of_origin(self, *origins: str) -> list[Trial]:
         return [t for t in self.rows.values() if t.origin in origins]
 
@@ -61,12 +76,39 @@ class TrialBook:
         self.put(trial)
 
     def put(self, trial: Trial) -> None:
-        if self.rows.get(trial.number) == trial:
+        """Takes a new or changed row, and notes when it changed, how good the front is since, and each new score."""
+        before = self.rows.get(trial.number)
+        if before == trial:
             return
         self.rows[trial.number] = trial
+        moved = trial.state != "running" and self._front.add(trial)
+        if moved and self._box is not None:
+            self._hypervolume = self._box.volume(self.rows[n] for n in self._front.numbers)
+        trial = replace(
+            trial,
+            on_front=trial.number in self._front,
+            elapsed_s=round(self.now, 2),
+            hypervolume=self._hypervolume,
+            scores=(*trial.scores, *self._new_score(before, trial)),
+        )
+        self.rows[trial.number] = trial
         self._events.append(Changed(trial))
-        if trial.state != "running" and self._front.add(trial):
+        if moved:
             self._events.append(FrontChanged(self._front.numbers))
+
+    def _new_score(self, before: Trial | None, trial: Trial) -> tuple[Score, ...]:
+        if trial.metric is None or (before is not None and _scored(before) == _scored(trial)):
+            return ()
+        rung, samples = (0, 0) if trial.fidelity is None else (trial.fidelity.rung, trial.fidelity.samples)
+        score = Score(
+            rung=rung,
+            samples=samples,
+            metric=trial.metric,
+            feasible=bool(trial.feasible),
+            elapsed_s=round(self.now, 2),
+            hypervolume=self._hypervolume,
+        )
+        return (score,)
 
     def say(self, event: Event) -> None:
         self._events.append(event)
@@ -90,3 +132,8 @@ class TrialBook:
         for trial in self.all:
             if trial.state == "stopped" and trial.fidelity is not None and trial.metric is not None:
                 self.put(replace(trial, reason=f"outranked at rung {trial.fidelity.rung}"))
+
+
+def _scored(trial: Trial) -> tuple[object, ...]:
+    """What a new look at a trial's file may change."""
+    return trial.metric, trial.feasible, trial.fidelity, trial.latency, trial.size_bytes

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from search.ledger import Directive, LeaseLost, Ledger, Released
-from search.records import Baseline, Best, Latency, Progress, Stage, Trial
+from search.records import Baseline, Best, Latency, Progress, Score, Stage, Trial
 
 
 class LeasedJob(Protocol):
@@ -44,6 +44,9 @@ def a_trial(number: int, state: str = "completed", metric: float | None = 0.5) -
         metric=metric,
         latency=Latency(p50_ms=1.0, p90_ms=2.0, ratio=0.5, ratio_ci=(0.4, 0.6), repeats=3),
         stages=(Stage(name="shape", seconds=0.5, cached=True),),
+        elapsed_s=12.5,
+        hypervolume=0.25,
+        scores=(Score(rung=1, samples=64, metric=0.5, feasible=True, elapsed_s=12.5, hypervolume=0.25),),
     )
 
 

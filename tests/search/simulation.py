@@ -211,6 +211,7 @@ def simulate(
     running: list[tuple[float, int, Work, Result]] = []
     events: list[Event] = []
     works: list[Work] = []
+    coordinator.book.now = now
     answer = coordinator.answer(now)
     while answer is None and now < stop_at:
         while len(running) < slots and (work := coordinator.next_work(now)) is not None:
@@ -222,6 +223,7 @@ def simulate(
         events += coordinator.events()
         if running:
             now, _, work, result = heapq.heappop(running)
+            coordinator.book.now = now
             coordinator.take(work, result)
         else:
             now += 1.0

@@ -12,7 +12,7 @@ from compressors.descriptions import (
     ModelDescription,
     TensorDescription,
 )
-from search.records import Fidelity, Latency, Stage, Trial, Violation
+from search.records import Fidelity, Latency, Score, Stage, Trial, Violation
 from search.spec import JobSpec
 from service.catalogue import Catalogue
 from service.database import Database
@@ -94,5 +94,8 @@ def make_trial(number: int, **change: Any) -> Trial:
         "stages": (Stage(name="shape", seconds=0.1), Stage(name="tune", seconds=3.0, cached=True)),
         "worker": "w",
         "artifact": "ab" * 32,
+        "elapsed_s": 12.5,
+        "hypervolume": 0.25,
+        "scores": (Score(rung=1, samples=500, metric=0.9, feasible=True, elapsed_s=12.5, hypervolume=0.25),),
     }
     return Trial(**{**fields, **change})
