@@ -37,7 +37,7 @@ def confirm(
     """
     refused: list[str] = []
     for trial in ranked(coordinator.book.all, spec.objective)[:TRIES]:
-        confirmed = evaluate(ConfirmWork(trial=trial.number, recipe=Recipe.from_json(trial.recipe or {})))
+        confirmed = evaluate(_confirm_work(trial))
         if isinstance(confirmed, Failed):
             refused.append(f"trial {trial.number}: {confirmed.reason}")
             coordinator.book.log("error", f"confirm: {confirmed.reason}", trial.number)
@@ -71,7 +71,7 @@ def _nearest(
             return Verdict(None, None, "", f"{answer.reason}; the nearest miss failed: {scored.reason}")
         assert isinstance(scored, Scored)
         trial = replace(trial, metric=scored.metric, fidelity=Fidelity(rung=scored.rung, samples=scored.samples))
-    confirmed = evaluate(ConfirmWork(trial=trial.number, recipe=recipe))
+    confirmed = evaluate(_confirm_work(trial))
     if isinstance(confirmed, Failed):
         return Verdict(None, None, "", f"{answer.reason}; the nearest miss failed: {confirmed.reason}")
     assert isinstance(confirmed, Confirmed)
@@ -79,6 +79,11 @@ def _nearest(
     if trial.number in coordinator.book.rows and coordinator.book[trial.number].metric is not None:
         coordinator.book.put(settled)
     return Verdict(settled, confirmed, confirmed.artifact, f"{answer.reason}; {_missed(settled)}")
+
+
+def _confirm_work(trial: Trial) -> ConfirmWork:
+    recipe, seen = Recipe.from_json(trial.recipe or {}), trial.fidelity or Fidelity(rung=0, samples=0)
+    return ConfirmWork(trial=trial.number, recipe=recipe, rung=seen.rung, samples=seen.samples)
 
 
 def _last_tuning(coordinator: Coordinator, trial: Trial, recipe: Recipe, remaining: float) -> ScoreWork:
@@ -108,6 +113,7 @@ def _with_confirmed(spec: JobSpec, coordinator: Coordinator, trial: Trial, confi
         metric=confirmed.metric,
         violations=missed,
         feasible=not missed,
+        artifact=confirmed.sha256,
         stages=(*trial.stages, *confirmed.stages),
     )
 

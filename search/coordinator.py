@@ -22,7 +22,7 @@ from search.records import Stage, Trial
 from search.rungs import RungPlan, plan_rungs
 from search.sensitivity import Entry, Sensitivity
 from search.spec import JobSpec
-from search.trial_book import PAUSED, TrialBook
+from search.trial_book import INTERRUPTED, TrialBook
 from search.trial_results import after_gate, after_score
 from search.work import (
     Failed,
@@ -186,7 +186,7 @@ class Coordinator:
         assert self._proposals is not None
         self._proposals.replay(trial)
         self._proposals.tell(trial)
-        if trial.state != "running" and not (trial.state == "stopped" and trial.reason == PAUSED):
+        if trial.state != "running" and not (trial.state == "stopped" and trial.reason in INTERRUPTED):
             return
         if trial.latency is None:
             self.book.begin(trial, 0)

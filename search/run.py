@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -18,19 +17,20 @@ from search.evaluator_process import Bench
 from search.events import BaselineKnown, Changed, Event, FrontChanged
 from search.executor import Executor
 from search.inputs import JobInputs
-from search.ledger import LeaseLost, Ledger
+from search.ledger import Ledger
 from search.local_executor import LocalExecutor
-from search.records import Outcome, Progress
+from search.records import JobState, Outcome, Progress
 from search.report import build_report
 from search.rungs import RungPlan
 from search.soup import add_soup
 from search.stage_score import artifact_path
-from search.trial_book import PAUSED
+from search.trial_book import CANCELLED, PAUSED
 from search.work import ScoreWork, Work
 
 POLL_SECONDS = 0.25
 DIRECTIVE_SECONDS = 1.0
 PROGRESS_SECONDS = 1.0
+KEEP_SECONDS = 30.0  # between two copies of the best file so far into the store
 PATIENCE_SECONDS = 900.0
 
 MakeExecutor = Callable[[JobInputs], Executor]
@@ -47,17 +47,12 @@ def local_executor(inputs: JobInputs) -> Executor:
 def run_job(inputs: JobInputs, ledger: Ledger, *, make_executor: MakeExecutor = local_executor) -> None:
     """Runs (or goes on with) the job until it is finished, cancelled or paused, and says so to the ledger.
 
-    Raises LeaseLost when another worker has taken the job over; anything else that goes wrong ends the job as failed
-    with its reason in the ledger.
+    Raises LeaseLost when another worker has taken the job over, and whatever else keeps it from going on (a full disk,
+    a defect): whether the job is tried again is not decided here. No process of the executor is left either way.
     """
     executor = make_executor(inputs)
     try:
         _Driver(inputs, ledger, executor).run()
-    except LeaseLost:
-        raise
-    except Exception as error:
-        ledger.log("error", traceback.format_exc())
-        ledger.finish("failed", outcome=None, reason=f"{type(error).__name__}: {error}", report=None)
     finally:
         executor.close()
 
@@ -72,7 +67,8 @@ class _Driver:
         self._inputs, self._ledger, self._executor = inputs, ledger, executor
         self._before = ledger.elapsed_s()
         self._began = time.monotonic()
-        self._asked = self._told = float("-inf")
+        self._asked = self._told = self._kept_at = float("-inf")
+        self._kept: str | None = None  # sha256 of the best file that is in the store
         self._plan_path = inputs.workspace / "plan.json"
         self._best: object = None
         self._due: dict[int, tuple[float, Work]] = {}  # when a running work counts as hung
@@ -173,16 +169,25 @@ class _Driver:
     def _interrupt(self, wish: str) -> None:
         """Stops at once and keeps what was found."""
         self._executor.close()
-        self._coordinator.book.interrupt(PAUSED if wish == "pause" else "cancelled")
+        self._coordinator.book.interrupt(PAUSED if wish == "pause" else CANCELLED)
         self._flush()
-        if wish == "pause":
-            self._ledger.finish("paused", outcome=None, reason="paused by its owner", report=None)
+        self._keep_best(force=True)
+        state: JobState = "paused" if wish == "pause" else "cancelled"
+        self._ledger.finish(state, outcome=None, reason=f"{state} by its owner", report=None)
+
+    def _keep_best(self, *, force: bool = False) -> None:
+        """The best file so far, for its owner to fetch, and for when this machine is lost."""
+        if not force and time.monotonic() - self._kept_at < KEEP_SECONDS:
             return
         for trial in ranked(self._coordinator.book.all, self._inputs.spec.objective)[:1]:
-            artifact = self._inputs.workspace / artifact_path(trial.number)
-            if artifact.exists():
-                self._ledger.put_artifact("winner", artifact)
-        self._ledger.finish("cancelled", outcome=None, reason="cancelled by its owner", report=None)
+            file = self._inputs.workspace / artifact_path(trial.number)
+            if trial.artifact is None or trial.artifact == self._kept or not file.exists():
+                continue
+            self._kept, self._kept_at = trial.artifact, time.monotonic()
+            try:
+                self._ledger.put_artifact("winner", file)
+            except OSError as error:
+                self._ledger.log("warning", f"the best file so far is not in the store: {error}", trial.number)
 
     def _flush(self) -> None:
         for event in self._coordinator.events():
@@ -195,6 +200,7 @@ class _Driver:
             if best != self._best:
                 self._ledger.put_best(best)
                 self._best = best
+        self._keep_best()
 
     def _write(self, event: Event) -> None:
         if isinstance(event, Changed):

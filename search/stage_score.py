@@ -102,7 +102,7 @@ def _untuned(bench: Workbench, recipe: Recipe, path: Path, clock: StageClock) ->
     _, entry, cached = bench.cache.get_or_compute("untuned", key, compute)
     if cached:
         clock.found("export")
-    path.write_bytes((entry / "artifact.onnx").read_bytes())
+    _replace(path, (entry / "artifact.onnx").read_bytes())
 
 
 def _tuned(bench: Workbench, work: ScoreWork, clock: StageClock) -> tuple[fx.GraphModule, int, float | None]:
@@ -156,9 +156,14 @@ def write_artifact(bench: Workbench, model: fx.GraphModule, recipe: Recipe, path
     with clock.stage("realise"), bench.slot.shared():
         realised = run_recipe(model, recipe.around_tuning()[1], replace(bench.context, graph=None))
     with clock.stage("export"):
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(serialize(build_artifact(realised, bench.example)))
-        partial.replace(path)
+        _replace(path, serialize(build_artifact(realised, bench.example)))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """By rename: the coordinator may be copying the file that an earlier rung wrote."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _validate(bench: Workbench, path: Path, clock: StageClock) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from search.ledger import LogLevel
 from search.records import Score, Trial
 
 PAUSED = "paused; goes on from its checkpoint"
+CANCELLED = "cancelled; goes on from its checkpoint if the job is retried"
+INTERRUPTED = (PAUSED, CANCELLED)  # reasons of stopped trials that a later coordinator takes up again
 
 
 class TrialBook:

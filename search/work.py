@@ -120,10 +120,15 @@ class SoupWork:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmWork:
-    """Measure the winner's file once more, longer, and score it on the test split."""
+    """Measure the winner's file once more, longer, and score it on the test split.
+
+    rung, samples: how far it was tuned, for a workspace that lacks its file because another host has written it.
+    """
 
     trial: int
     recipe: Recipe
+    rung: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

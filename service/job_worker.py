@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import traceback
 from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
@@ -71,7 +72,7 @@ class JobWorker:
 
     def _work(self, lease: Lease) -> None:
         ledger = SqlLedger(self._database, self._blobs, lease, stopping=self._stop.is_set)
-        reason = "the search ended without a result; this is a defect, its log may say more"
+        reason = details = "the search ended without a result; this is a defect, its log may say more"
         try:
             self._run_job(job_inputs(lease.job_id, self._database, self._blobs, self._settings), ledger)
         except LeaseLost as loss:
@@ -87,12 +88,13 @@ class JobWorker:
                 return
             logger.exception("job %s: failed", lease.job_id)
             reason = f"{type(error).__name__}: {error}"
-        self._fail_if_unfinished(lease, ledger, reason)
+            details = traceback.format_exc()
+        self._fail_if_unfinished(lease, ledger, reason, details)
 
-    def _fail_if_unfinished(self, lease: Lease, ledger: Ledger, reason: str) -> None:
+    def _fail_if_unfinished(self, lease: Lease, ledger: Ledger, reason: str, details: str) -> None:
         failed: JobState = "failed"
         try:
-            ledger.log("error", reason)
+            ledger.log("error", details)
             ledger.finish(failed, outcome=None, reason=reason, report=None)
         except LeaseLost:
             logger.info("job %s: ended", lease.job_id)  # the usual way: the search has given the lease back itself

@@ -109,6 +109,7 @@ def test_a_paused_job_goes_on(digits: Digits, tmp_path: Path, cache: Path) -> No
     assert ledger.finished["state"] == "paused"
     before = dict(ledger.rows)
     assert not [t for t in before.values() if t.state == "running"]
+    assert (tmp_path / "out" / "winner.onnx").exists(), "what was found can be fetched while it is paused"
     ledger.wish, ledger.after, ledger.finished, ledger.before = "run", 10**9, None, 12.0
     run_job(digits.job(tmp_path / "job", cache, search=search, budget={"size_ratio": 0.08}), ledger)
     assert ledger.finished is not None

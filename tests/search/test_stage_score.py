@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,12 @@ import torch
 
 from compressors.recipe import Distillation, Recipe, WidthScaling
 from compressors.training import Checkpoint, tune
-from search import stage_score
+from search import stage_confirm, stage_score
 from search.inputs import JobInputs
+from search.stage_confirm import confirm
 from search.stage_score import checkpoint, checkpoint_key, score, tuned_model
 from search.stage_soup import float_metric, soup
-from search.work import ScoreWork, SoupWork
+from search.work import ConfirmWork, ScoreWork, SoupWork
 from search.workbench import Workbench
 from tests.search.tiny_jobs import tiny_job
 
@@ -96,3 +100,34 @@ def test_tuned_copies_are_averaged_into_a_candidate_that_is_never_worse_in_float
     name = next(n for n, p in made.named_parameters() if p.dim() == 2)
     mean = (weights[1][name] + weights[2][name]) / 2
     assert any(torch.allclose(weights[0][name], w) for w in (weights[1][name], weights[2][name], mean))
+
+
+def test_a_winner_whose_file_stayed_on_another_host_is_made_again(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe((WidthScaling(factor=0.5), Distillation(learning_rate=0.02)))
+    tuned = score(bench, ScoreWork(trial=3, recipe=recipe, rung=1, start=0, stop=2000))
+    baseline = bench.inputs.workspace / "kept.onnx"
+    (bench.inputs.workspace / tuned.artifact).rename(baseline)
+    shutil.rmtree(bench.inputs.workspace / "checkpoints")
+    # Latencies would take their time, and are not looked at here.
+    made_up = SimpleNamespace(
+        p50_ms=1.0,
+        p90_ms=1.0,
+        ratio=1.0,
+        ratio_ci=(1.0, 1.0),
+        runs=1,
+        noisy=False,
+        baseline_p50_ms=1.0,
+        baseline_p90_ms=1,
+    )
+    monkeypatch.setattr(stage_confirm, "measure_for_publication", lambda *_: made_up)
+    monkeypatch.setattr(stage_confirm, "baseline_file", lambda _: baseline)
+    confirmed = confirm(bench, ConfirmWork(trial=3, recipe=recipe, rung=1, samples=tuned.samples))
+    file = bench.inputs.workspace / confirmed.artifact
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == confirmed.sha256
+    assert confirmed.metric == pytest.approx(tuned.metric, abs=0.05)
+    state = checkpoint(bench, 3).load(checkpoint_key(recipe))
+    assert state is not None
+    assert state["run"][2] == 2000, "tuned as far as it had been"
+    assert confirmed.agreement > 0.9, "the checkpoint is that of the file"

@@ -130,7 +130,9 @@ def test_a_crash_of_the_search_fails_the_job_with_its_reason(
     start(search)
     until(lambda: {state_of(store, first), state_of(store, second)} == {"failed"})
     assert jobs_of(store).get(first).reason == "RuntimeError: shape mismatch in fc1"
-    assert [x.message for x in Trials(store).logs(first, after=0, limit=9)] == ["RuntimeError: shape mismatch in fc1"]
+    [line] = Trials(store).logs(first, after=0, limit=9)
+    assert line.message.startswith("Traceback")
+    assert line.message.endswith("RuntimeError: shape mismatch in fc1\n")
     assert [t["state"] for t in Trials(store).all(first)] == ["failed"]
 
 
