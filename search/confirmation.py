@@ -44,6 +44,8 @@ def confirm(
             continue
         assert isinstance(confirmed, Confirmed)
         settled = _with_confirmed(spec, coordinator, trial, confirmed)
+        if settled.feasible and settled.state == "stopped" and settled.fidelity is not None:
+            settled = replace(settled, reason=f"the answer, confirmed after rung {settled.fidelity.rung}")
         coordinator.book.put(settled)
         if settled.feasible:
             return Verdict(settled, confirmed, confirmed.artifact, answer.reason)

@@ -9,6 +9,7 @@ from search.events import Changed, Event, FrontChanged, Logged
 from search.front import Front
 from search.hypervolume import Box
 from search.ledger import LogLevel
+from search.outranking import outranked
 from search.records import Score, Trial
 
 PAUSED = "paused; goes on from its checkpoint"
@@ -129,11 +130,11 @@ class TrialBook:
             self.end(replace(self.rows[number], state="stopped", reason=reason))
 
     def settle(self) -> None:
-        """At the end of a search: what waits for a promotion is not going to get one."""
+        """At the end of a search: what waits for a promotion is not going to get one, and is told why."""
         self.interrupt("the search ended before it did")
         for trial in self.all:
             if trial.state == "stopped" and trial.fidelity is not None and trial.metric is not None:
-                self.put(replace(trial, reason=f"outranked at rung {trial.fidelity.rung}"))
+                self.put(replace(trial, reason=outranked(trial, self.rows.values()).reason))
 
 
 def _scored(trial: Trial) -> tuple[object, ...]:
