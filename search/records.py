@@ -54,6 +54,14 @@ class Fidelity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What the cost model said of a candidate before it was measured, relative to the uncompressed model."""
+
+    latency_ratio: float
+    size_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One look at a trial's file: at the end of a rung, or when it was confirmed. The trial shows the last one.
 
@@ -100,6 +108,7 @@ class Trial:
     elapsed_s: float | None = None
     hypervolume: float | None = None
     scores: tuple[Score, ...] = ()
+    predicted: Predicted | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,6 +122,8 @@ class Trial:
             d["fidelity"] = Fidelity(**d["fidelity"])
         d["violations"] = tuple(Violation(**v) for v in d.get("violations", ()))
         d["stages"] = tuple(Stage(**s) for s in d.get("stages", ()))
+        if d.get("predicted") is not None:
+            d["predicted"] = Predicted(**d["predicted"])
         d["scores"] = tuple(Score(**s) for s in d.get("scores", ()))
         return cls(**d)
 

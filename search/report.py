@@ -10,9 +10,11 @@ from compressors.recipe import Recipe
 from compressors.tasks import describe
 from search.confirmation import Verdict
 from search.coordinator import Answer, Coordinator
+from search.explanation.explanation import explanation
 from search.inputs import JobInputs
 from search.limits import explain
 from search.profile import Profile
+from search.records import Stage
 from search.spec import JobSpec
 
 REPORT_VERSION = 1
@@ -42,6 +44,15 @@ def build_report(inputs: JobInputs, coordinator: Coordinator, answer: Answer, ve
         "left_out": dict(profile.left_out),
         "stages": _stages(coordinator, verdict),
         "counts": dict(Counter(t.state for t in trials)),
+        "explanation": explanation(
+            inputs.spec,
+            profile,
+            coordinator.sensitivity,
+            trials,
+            coordinator.book.front,
+            verdict.trial,
+            _common_stages(coordinator, verdict),
+        ),
         "front": [t.number for t in trials if t.number in coordinator.book.front],
         "environment": {**profile.fingerprint, "slot": "exclusive, one per machine"},
         "splits": dict(profile.rows),
@@ -123,10 +134,8 @@ def _stages(coordinator: Coordinator, verdict: Verdict) -> list[dict[str, Any]]:
     seconds: dict[str, float] = {}
     calls: Counter[str] = Counter()
     cached: Counter[str] = Counter()
-    stages = [s for t in coordinator.book.all for s in t.stages] + list(coordinator.common_stages)
-    if verdict.confirmed is not None and (verdict.trial is None or verdict.trial.number not in coordinator.book.rows):
-        stages += list(verdict.confirmed.stages)
-    for stage in stages:
+    stages = [s for t in coordinator.book.all for s in t.stages]
+    for stage in (*stages, *_common_stages(coordinator, verdict)):
         seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
         calls[stage.name] += 1
         cached[stage.name] += stage.cached
@@ -134,3 +143,11 @@ def _stages(coordinator: Coordinator, verdict: Verdict) -> list[dict[str, Any]]:
         {"name": name, "seconds": round(total, 3), "calls": calls[name], "cached": cached[name]}
         for name, total in seconds.items()
     ]
+
+
+def _common_stages(coordinator: Coordinator, verdict: Verdict) -> list[Stage]:
+    """Of works that stand in no trial's row."""
+    stages = list(coordinator.common_stages)
+    if verdict.confirmed is not None and (verdict.trial is None or verdict.trial.number not in coordinator.book.rows):
+        stages += list(verdict.confirmed.stages)
+    return stages

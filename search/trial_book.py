@@ -9,7 +9,7 @@ from search.events import Changed, Event, FrontChanged, Logged
 from search.front import Front
 from search.hypervolume import Box
 from search.ledger import LogLevel
-from search.outranking import outranked
+from search.outranking import Outranking
 from search.records import Score, Trial
 
 PAUSED = "paused; goes on from its checkpoint"
@@ -132,9 +132,10 @@ class TrialBook:
     def settle(self) -> None:
         """At the end of a search: what waits for a promotion is not going to get one, and is told why."""
         self.interrupt("the search ended before it did")
+        outranking = Outranking(self.all)
         for trial in self.all:
             if trial.state == "stopped" and trial.fidelity is not None and trial.metric is not None:
-                self.put(replace(trial, reason=outranked(trial, self.rows.values()).reason))
+                self.put(replace(trial, reason=outranking.of(trial).reason))
 
 
 def _scored(trial: Trial) -> tuple[object, ...]:

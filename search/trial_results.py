@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from compressors.recipe import Distillation, Recipe
 from search.feasibility import Measured, violations
-from search.records import Baseline, Fidelity, Trial
+from search.records import Baseline, Fidelity, Predicted, Trial
 from search.spec import Budget
 from search.work import Gated, Scored
 
@@ -26,6 +26,9 @@ def after_gate(trial: Trial, result: Gated, budget: Budget, baseline: Baseline) 
         parameters=result.parameters,
         violations=violations(budget, baseline, measured),
         stages=(*trial.stages, *result.stages),
+        predicted=None
+        if result.predicted is None
+        else Predicted(latency_ratio=result.predicted[0], size_ratio=result.predicted[1]),
     )
 
 

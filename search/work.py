@@ -63,7 +63,8 @@ class GateWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Gated:
-    """recipe: with its channel counts. attempts: shapes that were measured. fits: whether the limits are met."""
+    """recipe: with its channel counts. attempts: shapes that were measured. fits: whether the limits are met.
+    predicted: (latency ratio, size ratio) that the cost model gave before the chosen plan was measured, if it did."""
 
     trial: int
     recipe: Recipe
@@ -75,6 +76,7 @@ class Gated:
     fits: bool
     points: tuple[Point, ...]
     stages: tuple[Stage, ...]
+    predicted: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

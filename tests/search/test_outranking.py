@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.outranking import outranked
+from search.outranking import Outranking
 from search.records import Fidelity, Score, Trial
 from search.trial_book import TrialBook
 
@@ -23,15 +23,16 @@ def trial(number: int, *metrics: float, state: str = "stopped") -> Trial:
 
 
 def test_by_the_least_of_those_that_went_on() -> None:
-    found = outranked(trial(0, 0.5), [trial(1, 0.9, 0.95), trial(2, 0.6, 0.8), trial(3, 0.4, 0.7), trial(4, 0.99)])
+    others = [trial(1, 0.9, 0.95), trial(2, 0.6, 0.8), trial(3, 0.4, 0.7), trial(4, 0.99)]
+    found = Outranking(others).of(trial(0, 0.5))
     assert (found.rung, found.by) == (0, 2)
     assert found.margin == pytest.approx(0.1)
     assert found.reason == "outranked at rung 0 by 0.1000: trial 2 went on from there"
 
 
 def test_nobody_better_went_on() -> None:
-    assert outranked(trial(0, 0.5), [trial(1, 0.4, 0.9)]).by is None
-    assert outranked(trial(0, 0.5, 0.6), []).reason == "the search ended before its turn for rung 2"
+    assert Outranking([trial(1, 0.4, 0.9), trial(2, 0.5, 0.9)]).of(trial(0, 0.5)).by is None
+    assert Outranking([]).of(trial(0, 0.5, 0.6)).reason == "the search ended before its turn for rung 2"
 
 
 def test_the_best_of_a_search_that_ends_early_is_not_called_outranked() -> None:

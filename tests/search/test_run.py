@@ -70,7 +70,16 @@ def test_a_job_ends_feasible_and_its_file_scores_what_is_reported(digits: Digits
             assert trial.reason == "the search ended before it did"
             continue
         assert Recipe.from_json(trial.recipe).to_json() == trial.recipe
-    json.dumps(report, allow_nan=False)
+    assert len(json.dumps(report, allow_nan=False)) < 300_000
+    told = report["explanation"]
+    assert told["spending"]["tuned_over_budget"] == []
+    assert told["spending"]["feasible_tuning_s"] > 0
+    assert told["curves"]["hypervolume"][-1][1] == pytest.approx(told["front"]["hypervolume"], abs=1e-4)
+    assert [m["trial"] for m in told["front"]["members"]] == list(ledger.front)
+    assert sum(line["count"] for line in told["rejected"]["lines"]) == len(ledger.rows) - 1, "all but the winner"
+    assert {row["name"] for row in told["layers"]["rows"]} >= {group["name"] for group in report["groups"]}
+    assert told["prices"]["latency"]["unit"] == "ms"
+    assert told["importance"]["trials"] >= 0
     assert ledger.best is not None
     assert ledger.best.test_metric == winner["test_metric"]
     assert set(ledger.front) <= set(ledger.rows)
