@@ -21,6 +21,9 @@ from compressors.recipe import STEPS
 from compressors.tasks import describe, descriptions
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Reference = Annotated[
+    str, StringConstraints(min_length=1, max_length=207), Field(description="an id, or name@latest: its newest upload")
+]
 # What the sampler turns by knobs of its own; every other technique states its levels.
 SAMPLED = ("structured_pruning", "distillation", "quantization")
 TECHNIQUES: tuple[str, ...] = tuple(s.technique for s in STEPS if s.technique in SAMPLED or s.levels_given(("other",)))
@@ -50,19 +53,19 @@ class InputSpec(_Strict):
 
 
 class DataSpec(_Strict):
-    train: Identifier
+    train: Reference
     inputs: Annotated[list[Identifier | InputSpec], Field(min_length=1)]
     target: Identifier
     group: Identifier | None = Field(None, description="integer column; metrics such as ndcg@10 compare rows within it")
     ignore_index: int | None = Field(
         None, description="target value that does not count, in tasks with one answer per position"
     )
-    validation: Identifier | None = None
+    validation: Reference | None = None
     validation_rows: tuple[int, int] | None = Field(
         None, description="half-open range [start, stop) of train; leaves tuning"
     )
     validation_fraction: float | None = Field(None, gt=0, lt=1, description="stratified share of train, seeded")
-    test: Identifier | None = Field(None, description="without it the winner is confirmed on a further split of train")
+    test: Reference | None = Field(None, description="without it the winner is confirmed on a further split of train")
 
     @property
     def columns(self) -> tuple[InputSpec, ...]:
@@ -124,8 +127,8 @@ class JobSpec(_Strict):
 
     name: Annotated[str, StringConstraints(max_length=200)] = ""
     priority: int = Field(0, ge=-1000, le=1000, description="jobs of a higher one are taken from the queue first")
-    model: Identifier
-    models: dict[ModelName, Identifier] = Field(
+    model: Reference
+    models: dict[ModelName, Reference] = Field(
         {}, description="further models by the names under which techniques refer to them: students, teachers"
     )
     task: str = Field("classification", json_schema_extra=lambda schema: schema.update(enum=[*sorted(descriptions())]))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import Database, db_now
-from service.refusals import BadCursor
+from service.pages import Page, by_number
 from service.requests import route_pattern
 from service.tables import audit_log
 from service.tokens import Principal
@@ -22,12 +21,6 @@ from service.tokens import Principal
 logger = logging.getLogger("bantam.audit")
 _READING = ("GET", "HEAD", "OPTIONS")
 _LONGEST_OBJECT = 300
-
-
-@dataclass(frozen=True)
-class AuditPage:
-    rows: list[Row[Any]]
-    next_cursor: str | None
 
 
 class Audit:
@@ -40,19 +33,13 @@ class Audit:
 
     def page(
         self, *, project_id: str | None, token_id: str | None, path: str | None, limit: int, cursor: str | None
-    ) -> AuditPage:
+    ) -> Page:
         """Newest first. project_id, token_id, path of the object: None for all. Raises BadCursor."""
-        query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit + 1)
         wanted = {"project_id": project_id, "token_id": token_id, "object": path}
+        query = select(audit_log)
         query = query.where(*(audit_log.c[name] == value for name, value in wanted.items() if value is not None))
-        if cursor is not None:
-            if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-                raise BadCursor(cursor)
-            query = query.where(audit_log.c.id < int(cursor))
         with self._database.read() as connection:
-            rows = list(connection.execute(query))
-        more = len(rows) > limit
-        return AuditPage(rows[:limit], str(rows[limit - 1].id) if more else None)
+            return by_number(connection, query, audit_log.c.id, limit=limit, cursor=cursor)
 
     def forget(self, older_than_s: float) -> int:
         """How many rows were removed."""

@@ -1,5 +1,7 @@
 """Rows of uploaded models and datasets. In a project the same bytes are one row, whatever they are called.
 
+Each upload makes these bytes the latest version of the name that it gives (`service.versions`).
+
 Another project that uploads them too gets a row and an id of its own, and its upload is read like any other: nothing
 tells it that the bytes were here before. Only the file in the blob store is shared.
 """
@@ -7,6 +9,7 @@ tells it that the bytes were here before. Only the file in the blob store is sha
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +20,11 @@ from search.spec import JobSpec
 from service.database import Database, db_now
 from service.idempotency import Once, done_before, repeated
 from service.limits import Limits
-from service.pages import Page, newest_first
+from service.pages import Page, by_number, newest_first
 from service.projects import lock_project
 from service.refusals import Gone, Unknown
 from service.tables import DEFAULT_PROJECT, datasets, models
+from service.versions import Missing, Resolved, Version, newest_of, note_upload, resolve, versions_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +104,40 @@ class Catalogue:
         with self._database.read() as connection:
             return newest_first(connection, query, table, limit=limit, cursor=cursor)
 
-    def known(self, table: Table, sha256: str, size: int, once: Once | None) -> Row[Any] | None:
-        """The row of these bytes; None if there is room for them. Raises LimitReached, KeyReused.
+    def versions(self, table: Table, ids: Iterable[str]) -> dict[str, Version]:
+        """id -> the last version that it was uploaded as."""
+        with self._database.read() as connection:
+            return newest_of(connection, table, ids)
 
-        Asked before an upload is read, which costs more than all of this.
+    def versions_page(
+        self, table: Table, name: str, *, limit: int, cursor: str | None
+    ) -> tuple[list[tuple[Row[Any], Version]], str | None]:
+        """Versions of one name that are still there, newest first, and the next page's cursor. Raises BadCursor."""
+        kept = versions_table(table)
+        query = select(kept).where(kept.c.project_id == self._project_id, kept.c.name == name)
+        query = query.where(kept.c.object_id.is_not(None))
+        with self._database.read() as connection:
+            page = by_number(connection, query, kept.c.number, limit=limit, cursor=cursor)
+            found = [Version.of(row) for row in page.rows]
+            ids = {version.id for version in found}
+            objects = {row.id: row for row in connection.execute(select(table).where(table.c.id.in_(ids)))}
+        return [(objects[v.id], v) for v in found if v.id in objects], page.next_cursor
+
+    def resolve(self, spec: JobSpec) -> Resolved | list[Missing]:
+        with self._database.read() as connection:
+            return resolve(connection, self._project_id, spec)
+
+    def known(self, table: Table, name: str, sha256: str, size: int, once: Once | None) -> Row[Any] | None:
+        """The row of these bytes, now the latest version of that name; None if there is room for them.
+
+        Asked before an upload is read, which costs more than all of this. Raises LimitReached, KeyReused.
         """
         with self._database.write() as connection:
             row = self._row(connection, table, sha256)
             if row is not None:
-                done_before(connection, once, row.id)
+                lock_project(connection, self._project_id)
+                if done_before(connection, once, row.id) is None:
+                    note_upload(connection, table, self._project_id, name, row.id)
             else:
                 self._limits.check_upload(connection, self._project_id, table, size)
             return row
@@ -147,13 +176,17 @@ class Catalogue:
             done = done_before(connection, once, key)
             found = self._row(connection, table, row["sha256"])
             if found is not None:
+                if done is None:
+                    note_upload(connection, table, self._project_id, row["name"], key)
                 return found, False
             if done is not None:
                 with repeated():
                     raise _unknown(table, done)
             self._limits.check_upload(connection, self._project_id, table, row["bytes"])
             statement = insert(table).values(id=key, project_id=self._project_id, created_at=db_now(), **row)
-            return connection.execute(statement.returning(table)).one(), True
+            made = connection.execute(statement.returning(table)).one()
+            note_upload(connection, table, self._project_id, row["name"], key)
+            return made, True
 
 
 def find_input(connection: Connection, table: Table, project_id: str, identifier: str) -> Row[Any]:

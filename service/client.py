@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from service.client_access import AccessCalls, key_header
+from service.client_access import AccessCalls, key_header, pages
 from service.client_errors import DamagedDownload, ServiceProblem, ServiceUnreachable, WaitTimeout
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -195,6 +195,10 @@ class Client(AccessCalls):
 
     def create_schedule(self, schedule: Mapping[str, Any]) -> Json:
         return self._json("POST", "/v1/schedules", json=dict(schedule))
+
+    def schedule_runs(self, schedule_id: str) -> Iterator[Json]:
+        """What became of its ticks, newest first, fetched as they are asked for."""
+        return pages(self, f"/v1/schedules/{schedule_id}/runs", {})
 
     def delete_schedule(self, schedule_id: str) -> None:
         self._send("DELETE", f"/v1/schedules/{schedule_id}")

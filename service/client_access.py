@@ -38,7 +38,7 @@ class AccessCalls:
 
     def tokens(self: _Sends) -> Iterator[Json]:
         """Newest first, without secrets."""
-        return _pages(self, "/v1/tokens", {})
+        return pages(self, "/v1/tokens", {})
 
     def revoke_token(self: _Sends, token_id: str) -> None:
         self._send("DELETE", f"/v1/tokens/{token_id}")
@@ -50,7 +50,7 @@ class AccessCalls:
 
     def projects(self: _Sends) -> Iterator[Json]:
         """Newest first."""
-        return _pages(self, "/v1/projects", {})
+        return pages(self, "/v1/projects", {})
 
     def delete_project(self: _Sends, project: str) -> None:
         """It must be empty."""
@@ -61,7 +61,7 @@ class AccessCalls:
     ) -> Iterator[Json]:
         """Rows of the audit log, newest first, fetched as they are asked for. object: a path such as /v1/jobs/j0123."""
         wanted = {"token": token, "object": object, "project": project}
-        return _pages(self, "/v1/audit", {name: value for name, value in wanted.items() if value is not None})
+        return pages(self, "/v1/audit", {name: value for name, value in wanted.items() if value is not None})
 
     def delete_model(self: _Sends, model_id: str) -> None:
         """Refused while an unfinished job or a schedule needs it."""
@@ -80,7 +80,7 @@ def key_header(idempotency_key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": idempotency_key} if idempotency_key else {}
 
 
-def _pages(client: _Sends, path: str, query: dict[str, str]) -> Iterator[Json]:
+def pages(client: _Sends, path: str, query: dict[str, str]) -> Iterator[Json]:
     cursor: str | None = None
     while True:
         page = client._json("GET", path, params={**query, "limit": 200, **({"cursor": cursor} if cursor else {})})

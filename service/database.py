@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Double, Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -96,6 +96,11 @@ class Database:
         """Commits at the end, rolls back on an exception."""
         with self._writer.begin() as connection:
             yield connection
+
+    def clock(self) -> float:
+        """Seconds since the epoch by the database's clock."""
+        with self.read() as connection:
+            return float(connection.execute(select(db_now())).scalar_one())
 
     @contextmanager
     def rebuild(self) -> Iterator[Connection]:

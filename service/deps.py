@@ -122,6 +122,7 @@ def _key(
 
 KeyDep = Annotated[IdempotencyKey, Depends(_key)]
 CursorDep = Annotated[str | None, Query(max_length=500, description="next_cursor of the page before")]
+NameQuery = Annotated[str | None, Query(min_length=1, max_length=200, description="only versions of this name")]
 JobPath = Annotated[str, Path(description="the job's id")]
 
 

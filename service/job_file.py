@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from service.client import Client
+from service.references import name_in
 
 DATA_ROLES = ("train", "validation", "test")
 _FILES = {".pt2", ".parquet", ".npz", ".safetensors"}
@@ -74,12 +75,12 @@ def upload_files(
 
 
 def _local_file(field: str, value: Any, folder: Path) -> Path | None:
-    """The file that a value names; None if it is an id."""
+    """The file that a value names; None if it is an id or `name@latest`."""
     if not isinstance(value, str):
         return None
     for candidate in (folder / value, Path(value)):
         if candidate.is_file():
             return candidate.resolve()
-    if Path(value).suffix in _FILES or "/" in value:
+    if name_in(value) is None and (Path(value).suffix in _FILES or "/" in value):
         raise BadJobFile(f"{field}={value!r}: no such file in {folder} or here; correct the path, or give an id")
     return None

@@ -6,6 +6,7 @@ What the search writes goes through `service.ledger`; who may write, through `se
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -38,8 +39,12 @@ def insert_job(
     *,
     job_id: str,
     schedule_id: str | None = None,
+    names: Mapping[str, Any] | None = None,
 ) -> None:
-    """A new queued job inside the caller's transaction. Raises LimitReached, Gone."""
+    """A new queued job inside the caller's transaction. spec: with ids only. names: what stood in their place.
+
+    Raises LimitReached, Gone.
+    """
     lock_project(connection, project_id)
     limits.check_queue(connection, project_id)
     hold_inputs(connection, project_id, spec)
@@ -52,6 +57,7 @@ def insert_job(
             model_id=spec.model,
             schedule_id=schedule_id,
             spec=spec.model_dump(mode="json"),
+            resolved=dict(names) if names else None,
             state="queued",
             directive="run",
             rev=1,
@@ -84,7 +90,9 @@ class Jobs:
             raise Unknown("job", job_id)
         return int(rev)
 
-    def create(self, spec: JobSpec, limits: Limits, *, once: Once | None = None) -> Row[Any]:
+    def create(
+        self, spec: JobSpec, limits: Limits, *, names: Mapping[str, Any] | None = None, once: Once | None = None
+    ) -> Row[Any]:
         """The job; that of the first request if `once` was used before. Raises LimitReached, KeyReused, Gone."""
         job_id = new_job_id()
         with self._database.write() as connection:
@@ -92,7 +100,7 @@ class Jobs:
             if done is not None:
                 with repeated():
                     return find_job(connection, self._project_id, done)
-            insert_job(connection, self._project_id, spec, limits, job_id=job_id)
+            insert_job(connection, self._project_id, spec, limits, job_id=job_id, names=names)
             return find_job(connection, self._project_id, job_id)
 
     def page(self, *, state: JobState | None, limit: int, cursor: str | None) -> Page:
@@ -112,14 +120,20 @@ class Jobs:
             row = find_job(connection, self._project_id, job_id, lock=True)
             if done_before(connection, once, job_id) is not None:
                 return row
-            change = _transition(wish, row.state, row.directive)
-            if change:
-                if change.get("state") == "cancelled":
-                    change["finished_at"] = db_now()
-                connection.execute(update(jobs).where(jobs.c.id == job_id).values(rev=jobs.c.rev + 1, **change))
-                if change.get("state") == "cancelled":
-                    settle_running_trials(connection, job_id, "the job was cancelled")
+            steer_job(connection, row, wish)
             return find_job(connection, self._project_id, job_id)
+
+
+def steer_job(connection: Connection, row: Row[Any], wish: Wish) -> None:
+    """row: of the job, locked by the caller's transaction. Raises WrongState."""
+    change = _transition(wish, row.state, row.directive)
+    if not change:
+        return
+    if change.get("state") == "cancelled":
+        change["finished_at"] = db_now()
+    connection.execute(update(jobs).where(jobs.c.id == row.id).values(rev=jobs.c.rev + 1, **change))
+    if change.get("state") == "cancelled":
+        settle_running_trials(connection, row.id, "the job was cancelled")
 
 
 def find_job(connection: Connection, project_id: str, job_id: str, *, lock: bool = False) -> Row[Any]:

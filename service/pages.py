@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, and_, or_
+from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_
 
 from service.refusals import BadCursor
 
@@ -30,6 +30,19 @@ def newest_first(
     rows = connection.execute(query.order_by(created.desc(), key.desc()).limit(limit + 1)).all()
     page = rows[:limit]
     return Page(page, _write(page[-1]) if len(rows) > limit else None)
+
+
+def by_number(
+    connection: Connection, query: Select[Any], column: Column[int], *, limit: int, cursor: str | None = None
+) -> Page:
+    """A page of `query`, highest number first; no two rows have the same. Raises BadCursor."""
+    if cursor is not None:
+        if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
+            raise BadCursor(cursor)
+        query = query.where(column < int(cursor))
+    rows = connection.execute(query.order_by(column.desc()).limit(limit + 1)).all()
+    page = rows[:limit]
+    return Page(page, str(getattr(page[-1], column.key)) if len(rows) > limit else None)
 
 
 def _write(row: Row[Any]) -> str:

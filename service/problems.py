@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
-from service.refusals import BadCursor, Gone, InUse, KeyReused, LimitReached, Refusal, Taken, Unknown, shown
+from service.refusals import BadCursor, Gone, InUse, KeyReused, LimitReached, Refusal, Taken, Unfit, Unknown, shown
 from service.requests import route_pattern
 
 logger = logging.getLogger("bantam.api")
@@ -136,6 +136,8 @@ def _problem_of(refusal: Refusal) -> Problem:
             return Problem(409, "in-use", detail)
         case Gone():
             return Problem(409, "gone", detail)
+        case Unfit():
+            return Problem(409, "unfit", detail)
         case Taken():
             return Problem(409, "exists", detail)
         case _:

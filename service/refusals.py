@@ -5,6 +5,7 @@ Refusal
 ├── WrongState     the object's state does not allow it
 ├── InUse          something else needs the object
 ├── Gone           what the request builds on was deleted at the same moment, or since it was first made
+├── Unfit          the newest versions of what a schedule names do not fit together, or its job has become invalid
 ├── Taken          an object of this name exists already
 ├── KeyReused      the idempotency key belongs to another request
 ├── BadCursor      the cursor of a list is not one that this API gave out
@@ -47,6 +48,10 @@ class InUse(Refusal):
 
 
 class Gone(Refusal):
+    pass
+
+
+class Unfit(Refusal):
     pass
 
 

@@ -13,8 +13,10 @@ from sqlalchemy import Connection, Table, delete, select
 from service.catalogue import find_input
 from service.database import Database
 from service.jobs import TERMINAL, find_job
+from service.references import LATEST
 from service.refusals import InUse, WrongState
 from service.tables import datasets, jobs, models, schedules
+from service.versions import versions_table
 
 _REMEDY = "cancel the jobs and delete the schedules first"
 
@@ -57,12 +59,22 @@ class Removal:
             jobs.c.project_id == self._project_id, jobs.c.state.not_in(TERMINAL)
         )
         timed = select(schedules.c.id, schedules.c.job).where(schedules.c.project_id == self._project_id)
+        wanted = {key, *(f"{name}{LATEST}" for name in self._only_version_of(connection, table, key))}
         return [
             (kind, str(identifier))
             for kind, query in (("job", unfinished), ("schedule", timed))
             for identifier, spec in connection.execute(query)
-            if key in _named(table, spec)
+            if wanted & _named(table, spec)
         ]
+
+    def _only_version_of(self, connection: Connection, table: Table, key: str) -> list[str]:
+        """Names under which nothing would be left. Where older versions are, the newest of them becomes the latest."""
+        mine, others = versions_table(table), versions_table(table).alias("others")
+        other = select(others.c.number).where(
+            others.c.project_id == mine.c.project_id, others.c.name == mine.c.name, others.c.object_id != key
+        )
+        query = select(mine.c.name).where(mine.c.object_id == key, ~other.exists()).distinct()
+        return list(connection.scalars(query))
 
 
 def _named(table: Table, spec: Mapping[str, Any]) -> set[str | None]:

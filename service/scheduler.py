@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.audit import Audit
 from service.database import Database, db_now
+from service.firing import fire_due, forget_runs
 from service.idempotency import forget_keys
 from service.leases import Leases
 from service.limits import Limits
 from service.processes import die_with_parent, set_up_logging, stop_on_signals
-from service.schedules import fire_due
 from service.settings import Settings
 from service.tables import workers
 
@@ -27,7 +27,7 @@ _SILENT_LEASES = 6  # a worker that was silent for this many leases is gone
 
 
 def tick(database: Database, settings: Settings, now: float) -> None:
-    """One round. now: seconds since the epoch, for the timetable; leases go by the database's clock."""
+    """One round. now: seconds since the epoch, for the timetable."""
     for job_id in fire_due(database, Limits.of(settings), now):
         logger.info("job %s: submitted by its schedule", job_id)
     for job_id in Leases(database).settle_abandoned():
@@ -41,8 +41,9 @@ def clean_up(database: Database, settings: Settings) -> None:
     """Forgets what is older than it is to be kept."""
     rows = Audit(database).forget(settings.audit_keep_s)
     keys = forget_keys(database, settings.idempotency_keep_s)
-    if rows or keys:
-        logger.info("removed %d rows of the audit log and %d idempotency keys", rows, keys)
+    runs = forget_runs(database, settings.schedule_runs_keep_s)
+    if rows or keys or runs:
+        logger.info("removed %d rows of the audit log, %d idempotency keys, %d ticks", rows, keys, runs)
 
 
 def main(settings: Settings | None = None) -> None:
@@ -54,7 +55,7 @@ def main(settings: Settings | None = None) -> None:
     cleaned = time.monotonic() - _CLEAN_UP_EVERY_S
     while not stop.is_set():
         try:
-            tick(database, settings, time.time())
+            tick(database, settings, database.clock())
             if time.monotonic() - cleaned >= _CLEAN_UP_EVERY_S:
                 clean_up(database, settings)
                 cleaned = time.monotonic()

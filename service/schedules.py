@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.spec import JobSpec
 from service.catalogue import hold_inputs
+from service.cron import next_run
 from service.database import Database, db_now
+from service.firing import give_up_waiting, note_manual, submit_scheduled
 from service.idempotency import Once, done_before, repeated
-from service.jobs import insert_job, new_job_id
+from service.jobs import new_job_id
 from service.limits import Limits
-from service.pages import newest_first
+from service.pages import Page, by_number, newest_first
 from service.projects import lock_project
-from service.refusals import Refusal, Unknown
-from service.tables import jobs, schedules
-
-logger = logging.getLogger("bantam.scheduler")
-
-
-class BadCron(ValueError):
-    """The cron expression cannot be read, or never comes true."""
+from service.refusals import Gone, Unknown
+from service.schedule_policy import Missed, Overlap
+from service.tables import jobs, schedule_runs, schedules
+from service.versions import Resolved, resolve
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """job: a JobSpec as JSON. next_run_at: seconds since the epoch; None while disabled. last_job: its newest job."""
+    """job: a JobSpec as JSON, names as they were given. next_run_at: seconds since the epoch; None while disabled.
+
+    last_job: its newest job.
+    """
 
     id: str
     name: str
     cron: str
     timezone: str
     job: dict[str, Any]
+    missed: Missed
+    overlap: Overlap
+    warm_start: bool
     enabled: bool
     next_run_at: float | None
     last_job: str | None
     created_at: float
-
-
-def next_run(cron: str, timezone: str, after: float) -> float:
-    """The first moment after `after` (seconds since the epoch) that the expression names in that time zone.
-
-    Local times that a clock change skips or repeats run once (Debian's cron does the same). Raises BadCron.
-    """
-    try:
-        moment = next(CronSim(cron, datetime.fromtimestamp(after, ZoneInfo(timezone))))
-    except (CronSimError, StopIteration) as error:
-        reason = str(error) or "it never comes true"
-        raise BadCron(f"{cron!r}: {reason}; write five fields like `0 3 * * *` (daily at 03:00)") from error
-    return moment.astimezone(UTC).timestamp()
 
 
 class Schedules:
@@ -76,6 +63,9 @@ class Schedules:
         job: JobSpec,
         enabled: bool,
         now: float,
+        missed: Missed = "run_once",
+        overlap: Overlap = "skip",
+        warm_start: bool = True,
         once: Once | None = None,
     ) -> Schedule:
         """Raises BadCron, LimitReached, KeyReused, Gone."""
@@ -88,7 +78,7 @@ class Schedules:
                 with repeated():
                     return self._find(connection, done)
             self._limits.check_schedule(connection, self._project_id)
-            hold_inputs(connection, self._project_id, job)
+            _hold(connection, self._project_id, job)
             connection.execute(
                 insert(schedules).values(
                     id=schedule_id,
@@ -97,6 +87,9 @@ class Schedules:
                     cron=cron,
                     timezone=timezone,
                     job=job.model_dump(mode="json"),
+                    missed=missed,
+                    overlap=overlap,
+                    warm_start=warm_start,
                     enabled=enabled,
                     next_run_at=due if enabled else None,
                     created_at=db_now(),
@@ -119,11 +112,13 @@ class Schedules:
     def change(self, schedule_id: str, fields: Mapping[str, Any], now: float) -> Schedule:
         """Sets columns and works out the next run anew. Raises Unknown, BadCron, Gone."""
         with self._database.write() as connection:
-            old = self._find(connection, schedule_id)
+            old = self._find(connection, schedule_id, lock=True)
             merged = {"cron": old.cron, "timezone": old.timezone, "enabled": old.enabled, **fields}
             due = next_run(merged["cron"], merged["timezone"], now)
             if "job" in fields:
-                hold_inputs(connection, self._project_id, JobSpec.model_validate(fields["job"]))
+                _hold(connection, self._project_id, JobSpec.model_validate(fields["job"]))
+            if not merged["enabled"]:
+                give_up_waiting(connection, schedule_id, "the schedule was disabled")
             values = {**fields, "next_run_at": due if merged["enabled"] else None}
             connection.execute(update(schedules).where(schedules.c.id == schedule_id).values(**values))
             return self._find(connection, schedule_id)
@@ -136,59 +131,48 @@ class Schedules:
                 raise Unknown("schedule", schedule_id)
 
     def run_now(self, schedule_id: str, *, once: Once | None = None) -> str:
-        """Submits its job at once, beside the timetable; the job's id. Raises Unknown, LimitReached, KeyReused."""
+        """Submits its job at once, beside the timetable and whatever else runs; the job's id.
+
+        Raises Unknown, LimitReached, KeyReused, Gone, Unfit.
+        """
         job_id = new_job_id()
         with self._database.write() as connection:
-            found = self._find(connection, schedule_id)
+            row = self._row(connection, schedule_id)
             done = done_before(connection, once, job_id)
             if done is None:
-                _submit(connection, self._project_id, found, self._limits, job_id)
+                submit_scheduled(connection, row, self._limits, job_id)
+                note_manual(connection, schedule_id, job_id)
             return done or job_id
 
-    def _find(self, connection: Connection, schedule_id: str) -> Schedule:
+    def runs(self, schedule_id: str, *, limit: int, cursor: str | None) -> Page:
+        """What became of its ticks, newest first, with what became of their jobs. Raises Unknown, BadCursor."""
+        what = (
+            *(jobs.c[name] for name in ("state", "outcome", "best", "previous")),
+            jobs.c.reason.label("job_reason"),
+        )
+        query = select(schedule_runs, *what).select_from(schedule_runs.outerjoin(jobs))
+        query = query.where(schedule_runs.c.schedule_id == schedule_id)
+        with self._database.read() as connection:
+            self._row(connection, schedule_id)
+            return by_number(connection, query, schedule_runs.c.id, limit=limit, cursor=cursor)
+
+    def _find(self, connection: Connection, schedule_id: str, *, lock: bool = False) -> Schedule:
+        return _schedule(connection, self._row(connection, schedule_id, lock=lock))
+
+    def _row(self, connection: Connection, schedule_id: str, *, lock: bool = False) -> Row[Any]:
         query = select(schedules).where(schedules.c.id == schedule_id, schedules.c.project_id == self._project_id)
-        row = connection.execute(query).one_or_none()
+        row = connection.execute(query.with_for_update() if lock else query).one_or_none()
         if row is None:
             raise Unknown("schedule", schedule_id)
-        return _schedule(connection, row)
+        return row
 
 
-def fire_due(database: Database, limits: Limits, now: float) -> list[str]:
-    """Submits one job for each schedule that is due, in all projects; their ids.
-
-    A schedule fires once however many schedulers run and however long none ran: whoever moves `next_run_at` on from
-    the value that was seen submits the job in the same transaction; missed moments are not made up for.
-    """
-    due = select(schedules.c.id).where(schedules.c.enabled.is_(True), schedules.c.next_run_at <= now)
-    with database.read() as connection:
-        waiting = list(connection.scalars(due.order_by(schedules.c.next_run_at)))
-    return [job_id for schedule_id in waiting if (job_id := _fire(database, limits, schedule_id, now)) is not None]
-
-
-def _fire(database: Database, limits: Limits, schedule_id: str, now: float) -> str | None:
-    job_id = new_job_id()
-    with database.write() as connection:
-        row = connection.execute(select(schedules).where(schedules.c.id == schedule_id)).one_or_none()
-        if row is None or not row.enabled or row.next_run_at is None or row.next_run_at > now:
-            return None
-        moved = connection.execute(
-            update(schedules)
-            .where(schedules.c.id == schedule_id, schedules.c.next_run_at == row.next_run_at)
-            .values(next_run_at=next_run(row.cron, row.timezone, now))
-        )
-        if moved.rowcount != 1:
-            return None
-        try:
-            _submit(connection, row.project_id, _schedule(connection, row), limits, job_id)
-        except Refusal as refusal:  # nothing is written yet; the next moment tries again
-            logger.warning("schedule %s: its job was not submitted: %s", schedule_id, refusal)
-            return None
-    return job_id
-
-
-def _submit(connection: Connection, project_id: str, schedule: Schedule, limits: Limits, job_id: str) -> None:
-    spec = JobSpec.model_validate(schedule.job)
-    insert_job(connection, project_id, spec, limits, job_id=job_id, schedule_id=schedule.id)
+def _hold(connection: Connection, project_id: str, spec: JobSpec) -> None:
+    """Like hold_inputs; for a name, what it stands for now. Raises Gone."""
+    found = resolve(connection, project_id, spec)
+    if not isinstance(found, Resolved):
+        raise Gone("; ".join(f"{missing.field}: {missing}" for missing in found))
+    hold_inputs(connection, project_id, found.spec)
 
 
 def _schedule(connection: Connection, row: Row[Any]) -> Schedule:
@@ -199,6 +183,9 @@ def _schedule(connection: Connection, row: Row[Any]) -> Schedule:
         cron=row.cron,
         timezone=row.timezone,
         job=row.job,
+        missed=row.missed,
+        overlap=row.overlap,
+        warm_start=row.warm_start,
         enabled=row.enabled,
         next_run_at=row.next_run_at,
         last_job=connection.execute(newest).scalar_one_or_none(),

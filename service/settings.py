@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     events_max_s: float = Field(3600, gt=0, description="an event stream ends after this; its reader comes back")
     audit_keep_s: float = Field(365 * DAY, gt=0)
     idempotency_keep_s: float = Field(30 * DAY, gt=0)
+    schedule_runs_keep_s: float = Field(365 * DAY, gt=0, description="what became of the ticks of schedules")
     shutdown_s: float = Field(8, gt=0, description="time that `serve` gives its children before it kills them")
 
     @field_validator("data_dir")

@@ -8,33 +8,35 @@ from service.catalogue import Catalogue
 from service.intake import Intake
 from service.problems import FieldError, invalid
 from service.refusals import Unknown
+from service.tables import datasets
+from service.versions import Resolved, references
 
 
-def check_submission(spec: JobSpec, catalogue: Catalogue, intake: Intake, prefix: str = "") -> None:
-    """Raises Problem 422 with every unknown id or, if all are known, every misfit. prefix: put before field names."""
+def check_submission(spec: JobSpec, catalogue: Catalogue, intake: Intake, prefix: str = "") -> Resolved:
+    """The specification with ids in the place of names. prefix: put before field names.
+
+    Raises Problem 422 with every unknown id and name or, if all are known, every misfit.
+    """
+    found = catalogue.resolve(spec)
+    if not isinstance(found, Resolved):
+        raise invalid(FieldError(prefix + missing.field, str(missing)) for missing in found)
+    spec = found.spec
     errors: list[FieldError] = []
     model: ModelDescription | None = None
-    try:
-        model = catalogue.model(spec.model).description
-    except Unknown:
-        errors.append(FieldError("model", f"no model has the id {spec.model!r}; upload it with POST /v1/models"))
-    for name, model_id in spec.models.items():
+    data: dict[str, DatasetDescription] = {}
+    for field, table, key in references(spec):
         try:
-            catalogue.model(model_id)
-        except Unknown:
-            message = f"no model has the id {model_id!r}; upload it with POST /v1/models"
-            errors.append(FieldError(f"models.{name}", message))
-    descriptions: dict[str, DatasetDescription] = {}
-    for role in ("train", "validation", "test"):
-        dataset_id = getattr(spec.data, role)
-        if dataset_id is None:
-            continue
-        try:
-            descriptions[dataset_id] = catalogue.dataset(dataset_id).description
-        except Unknown:
-            message = f"no dataset has the id {dataset_id!r}; upload it with POST /v1/datasets"
-            errors.append(FieldError(f"data.{role}", message))
+            if table is datasets:
+                data[key] = catalogue.dataset(key).description
+            elif field == "model":
+                model = catalogue.model(key).description
+            else:
+                catalogue.model(key)
+        except Unknown as error:
+            text = f"no {error.kind} has the id {key!r}; upload it with POST /v1/{table.name}"
+            errors.append(FieldError(field, text))
     if model is not None and not errors:
-        errors.extend(intake.fit(spec, model, descriptions))
+        errors.extend(intake.fit(spec, model, data))
     if errors:
         raise invalid(FieldError(prefix + e.field, e.message) for e in errors)
+    return found

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -92,6 +93,23 @@ datasets = Table(
     Index(None, "project_id", "created_at", "id"),
 )
 
+
+def _versions(of: str) -> Table:
+    """Uploads under a name, one row each. Numbers are never given twice: a row outlives what was uploaded."""
+    return Table(
+        f"{of}_versions",
+        metadata,
+        Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+        Column("name", String(200), primary_key=True),
+        Column("number", Integer, primary_key=True, autoincrement=False),
+        Column("object_id", ForeignKey(f"{of}s.id", ondelete="SET NULL"), index=True, comment="null: deleted since"),
+        Column("created_at", Double, nullable=False),
+    )
+
+
+model_versions = _versions("model")
+dataset_versions = _versions("dataset")
+
 schedules = Table(
     "schedules",
     metadata,
@@ -103,6 +121,9 @@ schedules = Table(
     Column("job", _Document, nullable=False, comment="the JobSpec of each run"),
     Column("enabled", Boolean, nullable=False),
     Column("next_run_at", Double, comment="null while disabled"),
+    Column("missed", String(20), nullable=False, server_default="run_once", comment="run_once, skip, run_all"),
+    Column("overlap", String(20), nullable=False, server_default="skip", comment="skip, queue, cancel_previous"),
+    Column("warm_start", Boolean, nullable=False, server_default=false()),
     Column("created_at", Double, nullable=False),
     Index(None, "enabled", "next_run_at"),
     Index(None, "project_id", "created_at", "id"),
@@ -118,6 +139,8 @@ jobs = Table(
     Column("model_id", ForeignKey("models.id", ondelete="SET NULL"), index=True, comment="null: deleted since"),
     Column("schedule_id", ForeignKey("schedules.id", ondelete="SET NULL"), index=True),
     Column("spec", _Document, nullable=False),
+    Column("resolved", _Document, comment="what names in the specification stood for; null: it had none"),
+    Column("previous", _Document, comment="comparison with the schedule's last good job, made at the end"),
     Column("state", String(20), nullable=False),
     Column("reason", Text),
     Column("outcome", String(20)),
@@ -142,6 +165,22 @@ jobs = Table(
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "state", "created_at", "id"),
     Index(None, "state", "priority", "created_at", "id"),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="CASCADE"), nullable=False),
+    Column("tick", Double, comment="null: run by hand, beside the timetable"),
+    Column("decision", String(20), nullable=False, comment="submitted, waiting, skipped, missed, refused"),
+    Column("reason", Text),
+    Column("job_id", ForeignKey("jobs.id", ondelete="SET NULL"), index=True),
+    Column("decided_at", Double, nullable=False),
+    UniqueConstraint("schedule_id", "tick"),
+    Index(None, "schedule_id", "id"),
+    Index(None, "decision", "schedule_id"),
+    Index(None, "decided_at"),
 )
 
 trials = Table(

@@ -14,6 +14,7 @@ from compressors.errors import InvalidData
 from compressors.tasks import describe
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 from service.catalogue import StoredDataset, StoredModel
+from service.versions import Version
 
 MAX_REV = 2**63 - 1  # what a database's big integer holds
 
@@ -22,8 +23,35 @@ def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
+class VersionView(BaseModel):
+    """A name and the number of an upload under it, from 1 on."""
+
+    name: str
+    number: int
+    uploaded_at: datetime
+
+    @classmethod
+    def of(cls, version: Version | None) -> VersionView | None:
+        if version is None:
+            return None
+        at = datetime.fromtimestamp(version.uploaded_at, UTC)
+        return cls(name=version.name, number=version.number, uploaded_at=at)
+
+
+class ResolvedView(BaseModel):
+    """What `name@latest` stood for when the job was submitted."""
+
+    name: str
+    version: int
+    id: str
+    uploaded_at: datetime
+
+
 class ModelView(BaseModel):
-    """bytes: size of the uploaded file."""
+    """bytes: size of the uploaded file.
+
+    version: the last one that it was uploaded as; in a list by name, the one that is listed.
+    """
 
     id: str
     name: str
@@ -36,9 +64,10 @@ class ModelView(BaseModel):
     layers: list[LayerDescription]
     batch_is_dynamic: bool
     created_at: datetime
+    version: VersionView | None
 
     @classmethod
-    def of(cls, stored: StoredModel) -> ModelView:
+    def of(cls, stored: StoredModel, version: Version | None = None) -> ModelView:
         d = stored.description
         return cls(
             id=stored.id,
@@ -52,6 +81,7 @@ class ModelView(BaseModel):
             layers=list(d.layers),
             batch_is_dynamic=d.batch_is_dynamic,
             created_at=datetime.fromtimestamp(stored.created_at, UTC),
+            version=VersionView.of(version),
         )
 
 
@@ -64,9 +94,10 @@ class DatasetView(BaseModel):
     rows: int
     columns: list[ColumnDescription]
     created_at: datetime
+    version: VersionView | None
 
     @classmethod
-    def of(cls, stored: StoredDataset) -> DatasetView:
+    def of(cls, stored: StoredDataset, version: Version | None = None) -> DatasetView:
         return cls(
             id=stored.id,
             name=stored.name,
@@ -76,6 +107,7 @@ class DatasetView(BaseModel):
             rows=stored.description.rows,
             columns=list(stored.description.columns),
             created_at=datetime.fromtimestamp(stored.created_at, UTC),
+            version=VersionView.of(version),
         )
 
 
@@ -94,7 +126,8 @@ class DatasetList(PageView):
 class JobView(BaseModel):
     """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel.
 
-    metric_name: what people call the metric of the job's task; higher is better.
+    metric_name: what people call the metric of the job's task; higher is better. resolved: by field, the names in the
+    specification as it was submitted; `spec` has their ids.
     """
 
     id: str
@@ -105,6 +138,7 @@ class JobView(BaseModel):
     directive: str
     priority: int
     spec: dict[str, Any]
+    resolved: dict[str, ResolvedView]
     metric_name: str
     schedule: str | None
     created_at: datetime
@@ -126,6 +160,7 @@ class JobView(BaseModel):
             directive=row.directive,
             priority=row.priority,
             spec=row.spec,
+            resolved=_resolved(row.resolved),
             metric_name=_metric_name(row.spec),
             schedule=row.schedule_id,
             created_at=datetime.fromtimestamp(row.created_at, UTC),
@@ -139,6 +174,13 @@ class JobView(BaseModel):
 
     def etag(self) -> str:
         return f'"{self.rev}"'
+
+
+def _resolved(document: dict[str, Any] | None) -> dict[str, ResolvedView]:
+    return {
+        field: ResolvedView(**{**version, "uploaded_at": datetime.fromtimestamp(version["uploaded_at"], UTC)})
+        for field, version in (document or {}).items()
+    }
 
 
 def _metric_name(spec: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import InvalidData
 from service.catalogue import Catalogue, StoredDataset
-from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
+from service.deps import CatalogueDep, CursorDep, KeyDep, NameQuery, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
 from service.problems import FieldError, Problem
 from service.routes.forms import MULTIPART, upload_responses, uploading
@@ -44,11 +44,15 @@ async def upload_dataset(
     state.metrics.uploads.labels("dataset", "new" if new else "known").inc()
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/datasets/{stored.id}"
-    return DatasetView.of(stored)
+    return await to_thread.run_sync(_view, stored, catalogue)
+
+
+def _view(stored: StoredDataset, catalogue: Catalogue) -> DatasetView:
+    return DatasetView.of(stored, catalogue.versions(datasets, [stored.id]).get(stored.id))
 
 
 def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | None) -> tuple[StoredDataset, bool]:
-    known = catalogue.known(datasets, upload.sha256, upload.bytes, once)
+    known = catalogue.known(datasets, upload.name, upload.sha256, upload.bytes, once)
     if known is not None:
         return StoredDataset.of(known), False
     description = state.intake.dataset(upload.path)
@@ -60,16 +64,25 @@ def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | No
 
 @router.get("")
 def list_datasets(
-    catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorDep = None
+    catalogue: CatalogueDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: CursorDep = None,
+    name: NameQuery = None,
 ) -> DatasetList:
-    """Newest first."""
+    """Newest first. With `name`: the versions of that name, the latest first."""
+    if name is not None:
+        found, next_cursor = catalogue.versions_page(datasets, name, limit=limit, cursor=cursor)
+        items = [DatasetView.of(StoredDataset.of(row), version) for row, version in found]
+        return DatasetList(items=items, next_cursor=next_cursor)
     page = catalogue.page(datasets, limit=limit, cursor=cursor)
-    return DatasetList(items=[DatasetView.of(StoredDataset.of(row)) for row in page.rows], next_cursor=page.next_cursor)
+    versions = catalogue.versions(datasets, [row.id for row in page.rows])
+    items = [DatasetView.of(StoredDataset.of(row), versions.get(row.id)) for row in page.rows]
+    return DatasetList(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/{dataset_id}")
 def get_dataset(dataset_id: str, catalogue: CatalogueDep) -> DatasetView:
-    return DatasetView.of(catalogue.dataset(dataset_id))
+    return _view(catalogue.dataset(dataset_id), catalogue)
 
 
 @router.delete("/{dataset_id}", status_code=204)

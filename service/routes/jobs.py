@@ -39,9 +39,13 @@ _STEERED: dict[int | str, dict[str, Any]] = {202: {"headers": ETAG}}
 def submit(
     spec: JobSpec, response: Response, state: StateDep, catalogue: CatalogueDep, jobs: JobsDep, key: KeyDep
 ) -> JobView:
-    """Queues a search. Everything that can be refused is refused here, before it starts."""
-    check_submission(spec, catalogue, state.intake)
-    view = JobView.of(jobs.create(spec, state.limits, once=key.with_body(spec.model_dump_json())))
+    """Queues a search. Everything that can be refused is refused here, before it starts.
+
+    A model or dataset is given by its id, or as `name@latest`: the newest upload of that name at this moment.
+    """
+    found = check_submission(spec, catalogue, state.intake)
+    once = key.with_body(spec.model_dump_json())
+    view = JobView.of(jobs.create(found.spec, state.limits, names=found.names, once=once))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     response.headers["ETag"] = view.etag()
     return view

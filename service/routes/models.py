@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import UnsafeArchive, UnsupportedModel
 from service.catalogue import Catalogue, StoredModel
-from service.deps import CatalogueDep, CursorDep, KeyDep, PrincipalDep, RemovalDep, State, StateDep
+from service.deps import CatalogueDep, CursorDep, KeyDep, NameQuery, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
 from service.problems import FieldError, Problem
 from service.routes.forms import MULTIPART, upload_responses, uploading
@@ -47,11 +47,15 @@ async def upload_model(
     state.metrics.uploads.labels("model", "new" if new else "known").inc()
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/models/{stored.id}"
-    return ModelView.of(stored)
+    return await to_thread.run_sync(_view, stored, catalogue)
+
+
+def _view(stored: StoredModel, catalogue: Catalogue) -> ModelView:
+    return ModelView.of(stored, catalogue.versions(models, [stored.id]).get(stored.id))
 
 
 def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | None) -> tuple[StoredModel, bool]:
-    known = catalogue.known(models, upload.sha256, upload.bytes, once)
+    known = catalogue.known(models, upload.name, upload.sha256, upload.bytes, once)
     if known is not None:
         return StoredModel.of(known), False
     with tempfile.TemporaryDirectory(dir=upload.path.parent, prefix="intake-") as folder:
@@ -70,16 +74,25 @@ def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | No
 
 @router.get("")
 def list_models(
-    catalogue: CatalogueDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorDep = None
+    catalogue: CatalogueDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: CursorDep = None,
+    name: NameQuery = None,
 ) -> ModelList:
-    """Newest first."""
+    """Newest first. With `name`: the versions of that name, the latest first."""
+    if name is not None:
+        found, next_cursor = catalogue.versions_page(models, name, limit=limit, cursor=cursor)
+        items = [ModelView.of(StoredModel.of(row), version) for row, version in found]
+        return ModelList(items=items, next_cursor=next_cursor)
     page = catalogue.page(models, limit=limit, cursor=cursor)
-    return ModelList(items=[ModelView.of(StoredModel.of(row)) for row in page.rows], next_cursor=page.next_cursor)
+    versions = catalogue.versions(models, [row.id for row in page.rows])
+    items = [ModelView.of(StoredModel.of(row), versions.get(row.id)) for row in page.rows]
+    return ModelList(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/{model_id}")
 def get_model(model_id: str, catalogue: CatalogueDep) -> ModelView:
-    return ModelView.of(catalogue.model(model_id))
+    return _view(catalogue.model(model_id), catalogue)
 
 
 @router.delete("/{model_id}", status_code=204)
