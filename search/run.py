@@ -41,7 +41,7 @@ class Interrupted(Exception):
 
 
 def local_executor(inputs: JobInputs) -> Executor:
-    return LocalExecutor(Bench(make_evaluator, (inputs,)), slots=inputs.spec.search.parallel)
+    return LocalExecutor(Bench(make_evaluator, (inputs,), {"job_id": inputs.job_id}), slots=inputs.spec.search.parallel)
 
 
 def run_job(inputs: JobInputs, ledger: Ledger, *, make_executor: MakeExecutor = local_executor) -> None:

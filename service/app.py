@@ -23,8 +23,8 @@ from service.intake import Intake, real_intake
 from service.limits import Limits, UploadSlots
 from service.metrics import Metrics, RequestTimer
 from service.openapi import install_openapi
-from service.problems import install_problem_handlers
-from service.requests import RequestIds
+from service.problems import CrashGuard, install_problem_handlers
+from service.requests import AccessLog, RequestIds
 from service.routes import (
     audit,
     catalog,
@@ -95,8 +95,10 @@ def _install_guards(app: FastAPI, state: State) -> None:
     app.add_middleware(AuditTrail, audit=Audit(state.database))
     app.add_middleware(TokenGuard, authenticate=state.authenticate)
     app.add_middleware(HostGuard, allowed=state.settings.host_names)
-    app.add_middleware(RequestIds)
+    app.add_middleware(CrashGuard)
+    app.add_middleware(AccessLog)
     app.add_middleware(RequestTimer, metrics=state.metrics)
+    app.add_middleware(RequestIds)
 
 
 def _install_pages(app: FastAPI) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from search import logs
 from service.problems import Problem, database_away, problem_response
 from service.scopes import METRICS_PATH, SCOPES, needed_scope
 from service.tables import DEFAULT_PROJECT
@@ -45,6 +46,7 @@ def ensure_token(path: Path) -> str:
     token = path.read_text().strip()
     if not token:
         raise ValueError(f"{path}: empty; delete it, and the next start writes a new token")
+    logs.hide(token)
     if path.stat().st_mode & 0o077:
         os.chmod(path, _MODE)
     return token

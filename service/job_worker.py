@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
+from search import logs
 from search.inputs import JobInputs
 from search.ledger import LeaseLost, Ledger
 from search.records import JobState
@@ -63,9 +64,10 @@ class JobWorker:
         if lease is None:
             return False
         heartbeat.working_on(lease)
-        logger.info("job %s: begins (lease %d)", lease.job_id, lease.token)
         try:
-            self._work(lease)
+            with logs.bound(job_id=lease.job_id, worker=self.name):
+                logger.info("begins (lease %d)", lease.token)
+                self._work(lease)
         finally:
             heartbeat.working_on(None)
         return True
@@ -78,7 +80,7 @@ class JobWorker:
         except LeaseLost as loss:
             if self._stop.is_set():
                 self._leases.release(lease)
-            logger.info("job %s: left (%s)", lease.job_id, loss)
+            logger.info("left (%s)", loss)
             return
         except OperationalError:
             raise  # the database is away: no fault of the job, which is taken up again when its lease has run out
@@ -86,7 +88,7 @@ class JobWorker:
             if self._stop.is_set():  # what broke under a signal is no fault of the job
                 self._leases.release(lease)
                 return
-            logger.exception("job %s: failed", lease.job_id)
+            logger.exception("failed")
             reason = f"{type(error).__name__}: {error}"
             details = traceback.format_exc()
         self._fail_if_unfinished(lease, ledger, reason, details)
@@ -97,4 +99,4 @@ class JobWorker:
             ledger.log("error", details)
             ledger.finish(failed, outcome=None, reason=reason, report=None)
         except LeaseLost:
-            logger.info("job %s: ended", lease.job_id)  # the usual way: the search has given the lease back itself
+            logger.info("ended")  # the usual way: the search has given the lease back itself

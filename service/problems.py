@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.refusals import BadCursor, Gone, InUse, KeyReused, LimitReached, Refusal, Taken, Unfit, Unknown, shown
 from service.requests import route_pattern
@@ -105,7 +106,6 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(DataError, _on_unstorable)
     app.add_exception_handler(IntegrityError, _on_conflict)
     app.add_exception_handler(OperationalError, _on_database_away)
-    app.add_exception_handler(Exception, _on_crash)
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -183,9 +183,30 @@ async def _on_database_away(request: Request, error: Exception) -> JSONResponse:
     return problem_response(database_away())
 
 
-async def _on_crash(request: Request, error: Exception) -> JSONResponse:
-    # The server's own middleware logs the traceback; a client learns no internals.
-    return problem_response(Problem(500, "internal", "the server failed on this request; its log has the reason"))
+class CrashGuard:
+    """ASGI middleware: a defect is logged with the request's id and answered with 500; a client learns no internals."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            logger.exception("%s %s: failed", scope["method"], scope["path"])
+            if begun:
+                raise  # the server breaks the connection off, so that nobody takes half an answer for a whole one
+            detail = "the server failed on this request; its log has the reason, by the id in X-Request-Id"
+            await problem_response(Problem(500, "internal", detail))(scope, receive, send)
 
 
 def field_errors(details: Sequence[Any]) -> list[FieldError]:

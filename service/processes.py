@@ -10,6 +10,9 @@ import sys
 import time
 from types import FrameType
 
+from sqlalchemy.engine import make_url
+
+from search import logs
 from service.settings import Settings
 
 PARENT_VARIABLE = "BANTAM_PARENT_PID"
@@ -17,14 +20,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def set_up_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    for talkative in ("alembic", "uvicorn"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    """Also for the processes that this one starts: they read the form of their lines from the environment."""
+    os.environ[logs.LEVEL_VARIABLE] = settings.log_level
+    os.environ[logs.FORMAT_VARIABLE] = settings.log_format
+    logs.set_up(settings.log_level, settings.log_format)
+    logs.hide(make_url(settings.database).password)
+    if not settings.access_log:
+        logging.getLogger("bantam.access").setLevel(logging.WARNING)
 
 
 class StopFlag:

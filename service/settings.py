@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from search.logs import LogFormat
 from service.tables import DEFAULT_PROJECT
 
 MIB = 1024**2
@@ -27,7 +29,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(None, description="left out: SQLite in the data folder")
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = Field("text", description="json: one object a line, for a log collector")
+    access_log: bool = Field(True, description="one line per request")
     allowed_hosts: str = Field("", description="names with commas between, beside the loopback ones and `host`")
 
     max_model_bytes: int = Field(2 * GIB, gt=0)
