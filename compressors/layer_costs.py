@@ -15,6 +15,7 @@ from compressors.errors import InvalidRecipe
 Keep = Mapping[str, int]
 
 GRID = " * "
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,11 @@ class LayerShape:
     depthwise: bool = False
     bias: bool = False
     shares_weight: bool = False
+
+    @property
+    def layer(self) -> str:
+        """Name of the module that holds the weight; of a raw parameter its own."""
+        return self.name.rpartition(".")[0] if self.kind in RECURRENT else self.name
 
     @cached_property
     def groups(self) -> frozenset[str]:

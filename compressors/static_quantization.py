@@ -85,6 +85,13 @@ def integer_layers(view: GraphView, config: Quantization) -> list[onnx.NodeProto
     return [node for layer, node in layers if layer is not None and layer not in config.float_layers]
 
 
+def integer_layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Layers of an exported, folded model whose weights static quantisation would give to integer kernels."""
+    view = GraphView(model)
+    names = (view.layer_name(node) for node in integer_layers(view, Quantization()))
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
 def check_names(field: str, names: Iterable[str], layers: Iterable[str]) -> None:
     """Raises InvalidRecipe for the first of `names` that is no layer."""
     known = list(layers)

@@ -20,7 +20,7 @@ from search.promotion import Promotion, next_promotion
 from search.proposals import Proposals
 from search.records import Stage, Trial
 from search.rungs import RungPlan, plan_rungs
-from search.sensitivity import Entry, Sensitivity
+from search.sensitivity import ROUNDING_LEVELS, Entry, Sensitivity
 from search.spec import JobSpec
 from search.trial_book import INTERRUPTED, TrialBook
 from search.trial_results import after_gate, after_score
@@ -40,6 +40,7 @@ from search.work import (
 
 RETRIES = 2  # of a work whose process died
 NOISE = 0.5  # a loss of less than this many standard errors is none
+PARENTS = 4  # of mutations
 NO_TRIAL = -1  # the key under which retries of works without a trial are counted
 
 
@@ -104,9 +105,11 @@ class Coordinator:
             return ProfileWork()
         if self._queue:
             return self._queue.popleft()
-        if self._proposals.space.pruning and self._parts_out < self._parts:
+        space = self._proposals.space
+        if space.scope and self._parts_out < self._parts:
             self._parts_out += 1
-            return SensitivityWork(part=self._parts_out - 1, parts=self._parts)
+            levels = ROUNDING_LEVELS if space.bits else ROUNDING_LEVELS[:1]
+            return SensitivityWork(part=self._parts_out - 1, parts=self._parts, levels=levels)
         if not self._ready:
             return None
         if self._unshaped:
@@ -342,7 +345,7 @@ class Coordinator:
 
     def _propose(self) -> Work | None:
         assert self._proposals is not None
-        best = next((t for t in ranked(self.book.all, self.spec.objective) if t.knobs), None)
+        best = [t for t in ranked(self.book.all, self.spec.objective) if t.knobs][:PARENTS]
         trial = self._proposals.ask(self.book.next_number, best)
         if trial is None:
             self._exhausted = True
@@ -379,7 +382,7 @@ class Coordinator:
     def _ready(self) -> bool:
         """Everything that proposals need is there."""
         assert self._proposals is not None
-        return self._cheap_settled and (self.sensitivity is not None or not self._proposals.space.pruning)
+        return self._cheap_settled and (self.sensitivity is not None or not self._proposals.space.scope)
 
     @property
     def _deadline(self) -> float:

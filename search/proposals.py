@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressors.recipe import Distillation, Quantization, Recipe, Step, StructuredPruning
+from compressors.recipe import Distillation, Phase, Quantization, Recipe, Step, StructuredPruning
 from search import space as knobs_of
-from search.cost_prediction import Point, ShapeCosts
+from search.cost_prediction import PlanCosts, Point
 from search.feasibility import Limits
+from search.layer_plan import filled, plan_of, template_key
+from search.mutations import MUTATION, Mutations, start_of
 from search.profile import Profile
 from search.records import Trial
 from search.sampler import Sampler
 from search.sensitivity import Sensitivity
-from search.solver import floors
+from search.solver import Scope, floors
 from search.spec import JobSpec
-from search.templates import kept, stores_padded_channels, template_key
 from search.variants import FURTHER, Variants, combined, further_levels, further_steps, key_of
 from search.work import GateWork
 
-VARIANT_EVERY = 3  # proposals; the others are the sampler's
+# What takes its turn after the sampler's starts, over and over.
+SAMPLED, MUTATED, VARIED = "sampler", "mutation", "variant"
+TURNS = (SAMPLED, MUTATED, VARIED)
 LATENCY_MARGIN = 0.985  # aim a little under the limit: the confirming measurement must hold too
 
 
@@ -28,12 +31,13 @@ class Proposals:
 
     def __init__(self, spec: JobSpec, profile: Profile) -> None:
         self.spec, self.profile = spec, profile
-        self.space = knobs_of.Space.of(spec, can_prune=bool(profile.groups))
+        self.space = knobs_of.Space.of(spec, profile)
         self.sensitivity: Sensitivity | None = None
         self._points: dict[str, tuple[Point, ...]] = {}
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
         self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
+        self._mutations = Mutations(profile, self.space.scope, seed=spec.search.seed)
         self._tried: set[str] = set()
         self._asked = 0
 
@@ -41,52 +45,61 @@ class Proposals:
         """(origin, recipe): what may be the answer without any tuning, and the floors that any budget rests on."""
         quantization = (Quantization(),) if self.space.quantization else ()
         found = [("cheap", Recipe(quantization))] if quantization else []
-        if self.space.pruning:
-            tuning = Distillation(alpha=Distillation().alpha if self.space.distillation else 0.0)
-            for shape in floors(self.profile):
-                keep = {n: c for n, c in shape.items() if c < self.profile.sizes[n]}
-                found.append(("floor", Recipe((StructuredPruning(keep=keep), tuning, *quantization))))
+        if self.space.scope:
+            pruning = (StructuredPruning(),) if self.space.pruning else ()
+            tuning: tuple[Step, ...] = ()
+            if self.space.tuning:
+                tuning = (Distillation(alpha=Distillation().alpha if self.space.distillation else 0.0),)
+            template = Recipe((*pruning, *tuning, *quantization))
+            for plan in floors(self.profile, self.space.scope):
+                found.append(("floor", filled(template, plan, self.profile)))
         return found
 
-    def ask(self, number: int, best: Trial | None) -> Trial | None:
-        """A new trial, or None when there is nothing new: from the sampler, and every third time (always where the
-        sampler has no knobs) a variant of the best one so far."""
+    def ask(self, number: int, best: Sequence[Trial]) -> Trial | None:
+        """A new trial, or None when there is nothing new: under strategy auto from the sampler, from a mutation and
+        from a variant of the best ones so far by turns, else from the sampler alone. best: trials with knobs, best
+        first."""
         self._asked += 1
-        solver_starts = self._asked <= self._sampler.starts
-        if self._variants and not solver_starts and (not self.space.dimensions or self._asked % VARIANT_EVERY == 0):
-            varied = self._variant(number, best)
-            if varied is not None:
-                return varied
-        asked = self._sampler.ask(number)
-        if asked is None:
-            return self._variant(number, best)
-        knobs, origin = asked
-        self._tried.add(key_of(knobs))
-        return Trial(number=number, state="running", origin=origin, knobs=knobs)
+        turn = SAMPLED
+        if self.spec.search.strategy == "auto" and self._asked > self._sampler.starts:
+            turn = TURNS[(self._asked - self._sampler.starts - 1) % len(TURNS)] if self.space.dimensions else VARIED
+        order = (turn, *(t for t in TURNS if t != turn)) if self.spec.search.strategy == "auto" else (SAMPLED,)
+        for kind in order:
+            found = self._ask(kind, number, best)
+            if found is not None:
+                knobs, origin = found
+                self._tried.add(key_of(knobs))
+                return Trial(number=number, state="running", origin=origin, knobs=knobs)
+        return None
 
-    def _variant(self, number: int, best: Trial | None) -> Trial | None:
-        knobs = dict(best.knobs) if best is not None and best.knobs else self.space.default
-        varied = self._variants.of(knobs, self._base(knobs), self._tried)
-        if varied is None:
+    def _ask(self, kind: str, number: int, best: Sequence[Trial]) -> tuple[dict[str, Any], str] | None:
+        if kind == SAMPLED:
+            return self._sampler.ask(number)
+        if kind == MUTATED:
+            knobs = self._mutations.of(best, self._tried)
+        elif self._variants:
+            parent = dict(best[0].knobs) if best else self.space.default
+            knobs = self._variants.of(parent, self._base(parent), self._tried)
+        else:
             return None
-        self._tried.add(key_of(varied))
-        return Trial(number=number, state="running", origin="variant", knobs=varied)
+        return None if knobs is None else (knobs, kind)
 
     def replay(self, trial: Trial) -> None:
         """Takes up a trial that an earlier coordinator asked for."""
         if trial.knobs:
             self._tried.add(key_of(trial.knobs))
             self._asked += 1
-            if FURTHER not in trial.knobs:
+            if FURTHER not in trial.knobs and MUTATION not in trial.knobs:
                 self._sampler.replay(trial.number, trial.knobs)
         if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
-            recipe, sizes = Recipe.from_json(trial.recipe), self.profile.sizes
-            costs = ShapeCosts(self.profile.shapes, sizes, aligned=stores_padded_channels(recipe))
-            point = costs.point(kept(recipe, sizes), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
+            recipe = Recipe.from_json(trial.recipe)
+            costs = PlanCosts.under(recipe, self.profile)
+            plan = plan_of(recipe, self.profile)
+            point = costs.point(plan, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             self.note(recipe, (point,))
 
     def note(self, recipe: Recipe, points: tuple[Point, ...]) -> None:
-        """Shapes of this recipe's template that were measured, for the cost model."""
+        """Plans for this recipe's template that were measured, for the cost model."""
         key = template_key(recipe)
         self._points[key] = (*self._points.get(key, ()), *points)
 
@@ -105,24 +118,42 @@ class Proposals:
         if trial.recipe is not None:
             return GateWork(trial=trial.number, recipe=Recipe.from_json(trial.recipe))
         template = combined(self._base(trial.knobs), further_steps(trial.knobs))
-        if template.pruning is None:
+        scope = self._scope(template, further_steps(trial.knobs))
+        if not scope:
             return GateWork(trial=trial.number, recipe=template)
         key = template_key(template)
+        start, pinned = start_of(trial.knobs)
         return GateWork(
             trial=trial.number,
             recipe=template,
             allocation=knobs_of.allocation(trial.knobs),
+            scope=scope,
+            start=start,
+            pinned=pinned,
             limits=self._aim(trial, at_floor, cheap),
             points=self._points.get(key) or next(iter(self._points.values()), ()),
             sensitivity=self.sensitivity,
         )
 
+    def _scope(self, template: Recipe, further: Sequence[Step]) -> Scope:
+        """What of this template the solver may decide: nothing of another network, bits only of layers that keep their
+        names and that static integers are for."""
+        if any(s.phase is Phase.STUDENT for s in template.steps):
+            return Scope(keep=False)
+        mine = self.space.scope
+        reshaped = any(s.phase is Phase.SHAPE for s in further)
+        return Scope(
+            keep=mine.keep and template.pruning is not None,
+            bits=mine.bits and template.quantization is not None and not reshaped,
+            drop=mine.drop,
+        )
+
     def needs_solver(self, trial: Trial) -> bool:
         """Whether gating this trial needs sensitivity and measured points."""
-        return trial.recipe is None and self.space.pruning
+        return trial.recipe is None and bool(self.space.scope)
 
     def _base(self, knobs: Mapping[str, Any]) -> list[Step]:
-        """What the sampler's knobs say, but for the channel counts."""
+        """What the sampler's knobs say, but for what the solver decides."""
         steps: list[Step] = []
         if self.space.pruning:
             steps.append(StructuredPruning(importance=knobs["importance"]))

@@ -13,17 +13,22 @@ from typing import Any, Literal
 import numpy as np
 
 PRUNING_LEVELS = (0.75, 0.5, 0.25)  # shares of channels kept
-QUANTIZATION_LEVELS = (8.0,)  # bits
+ROUNDING_LEVELS = (8, 4, 3, 2)  # bits of a layer's weights
+UNKNOWN_BLOCK = 1.0  # loss of a block that was not measured
+
+Technique = Literal["structured_pruning", "quantization", "depth_pruning"]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """loss: the task's divergence from the uncompressed model's outputs, mean KL in nats for classes.
+    """name, level: of a group of channels, the share kept; of a layer, its weight bits; of a block, 0: it goes.
 
-    metric: on the same rows.
+    loss: the task's divergence from the uncompressed model's outputs, mean KL in nats for classes. metric: on the same
+    rows.
     """
 
-    technique: Literal["structured_pruning", "quantization"]
+    technique: Technique
     name: str
     level: float
     loss: float
@@ -33,24 +38,39 @@ class Entry:
 class Sensitivity:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(sorted(entries, key=lambda e: (e.technique, e.name, -e.level)))
-        self._curves: dict[str, tuple[np.ndarray[Any, np.dtype[np.float64]], ...]] = {}
-        by_group: dict[str, list[Entry]] = {}
+        found: dict[tuple[Technique, str], list[Entry]] = {}
         for entry in self.entries:
-            if entry.technique == "structured_pruning":
-                by_group.setdefault(entry.name, []).append(entry)
-        for name, points in by_group.items():
-            removed = np.array([0.0, *(1 - p.level for p in points)])
-            loss = np.maximum.accumulate(np.array([0.0, *(max(p.loss, 0.0) for p in points)]))
-            slope = (loss[-1] - loss[-2]) / (removed[-1] - removed[-2])
-            end = loss[-1] + 2 * slope * (1 - removed[-1]) + 1e-9  # past what was measured it only gets worse
-            self._curves[name] = (np.append(removed, 1.0), np.append(loss, end))
+            found.setdefault((entry.technique, entry.name), []).append(entry)
+        self._pruning: dict[str, tuple[Floats, Floats]] = {}
+        self._rounding: dict[str, tuple[Floats, Floats]] = {}
+        self._blocks: dict[str, float] = {}
+        for (technique, name), points in found.items():
+            if technique == "structured_pruning":
+                self._pruning[name] = _pruning_curve(points)
+            elif technique == "quantization":
+                self._rounding[name] = _rounding_curve(points)
+            else:
+                self._blocks[name] = max(points[0].loss, 0.0)
 
     def pruning_loss(self, group: str, kept: float) -> float:
         """Loss (nats) at a kept share 0..1: monotone, linear between measured levels, 0 at 1. Unknown group: linear."""
-        if group not in self._curves:
+        if group not in self._pruning:
             return 1.0 - kept
-        removed, loss = self._curves[group]
+        removed, loss = self._pruning[group]
         return float(np.interp(1.0 - kept, removed, loss))
+
+    def rounding_loss(self, layer: str, bits: int) -> float:
+        """Loss (nats) of a layer's weights at these bits, over that at 8: monotone; log-linear between measured levels,
+        as the error of rounding is a power of two. Unknown layer: as if each bit doubled a small loss."""
+        if layer not in self._rounding or len(self._rounding[layer][0]) < 2:
+            return float(1e-3 * (4.0 ** (8 - bits) - 1) / 4.0**4)
+        widths, logarithms = self._rounding[layer]
+        full, here = np.interp([8.0, float(bits)], widths, logarithms)
+        return float(np.exp(here) - np.exp(full))
+
+    def block_loss(self, block: str) -> float:
+        """Loss (nats) of the model without a residual block."""
+        return self._blocks.get(block, UNKNOWN_BLOCK)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [asdict(e) for e in self.entries]
@@ -66,3 +86,19 @@ class Sensitivity:
             row = table.setdefault(e.technique, {}).setdefault(e.name, {})
             row[f"{e.level:g}"] = {"metric": e.metric, "loss": e.loss}
         return table
+
+
+def _pruning_curve(points: list[Entry]) -> tuple[Floats, Floats]:
+    """(share removed, loss), ascending."""
+    removed = np.array([0.0, *(1 - p.level for p in points)])
+    loss = np.maximum.accumulate(np.array([0.0, *(max(p.loss, 0.0) for p in points)]))
+    slope = (loss[-1] - loss[-2]) / (removed[-1] - removed[-2])
+    end = loss[-1] + 2 * slope * (1 - removed[-1]) + 1e-9  # past what was measured it only gets worse
+    return np.append(removed, 1.0), np.append(loss, end)
+
+
+def _rounding_curve(points: list[Entry]) -> tuple[Floats, Floats]:
+    """(bits, log of the loss), bits ascending."""
+    widths = np.array([p.level for p in points])[::-1]  # entries come in falling order
+    loss = np.maximum.accumulate(np.array([max(p.loss, 1e-7) for p in points]))[::-1]
+    return widths, np.log(loss)

@@ -1,12 +1,13 @@
 """Gate stage: propose, repair, shape, export, measure. No training, well under a second a shape.
 
-The solver fits a candidate to limits that are scaled by what the last shape really cost, until the measured cost
+The solver fits a candidate to limits that are scaled by what the last plan really cost, until the measured cost
 meets the budget (or the tries are used up). Costs are cached by shape, runtime and machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,29 @@ from compressors.onnx_export import serialize
 from compressors.pipeline import run_recipe
 from compressors.programs import describe_layers
 from compressors.recipe import Recipe
-from search.cost_prediction import CostModel, Point, ShapeCosts
+from search.cost_prediction import CostModel, PlanCosts, Point
 from search.feasibility import Limits
+from search.layer_plan import filled, full_plan, plan_of
 from search.measuring import measure_quietly
 from search.profile import Profile
 from search.records import Latency
 from search.solver import Solver
 from search.stage_clock import StageClock
 from search.stage_profile import baseline_file, profile
-from search.templates import filled, kept, stores_padded_channels
 from search.work import Gated, GateWork
 from search.workbench import Workbench
 
 ATTEMPTS = 5
 CLOSE = 0.04  # a shape within this share under a limit is not worth another attempt
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One measured plan; predicted: (latency ratio, size ratio) before the measurement."""
+
+    recipe: Recipe
+    cost: Mapping[str, Any]
+    predicted: tuple[float, float] | None = None
 
 
 def gate(bench: Workbench, work: GateWork) -> Gated:
@@ -38,32 +48,33 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         bench.load()
     if work.allocation is None:
         cost = _cost(bench, work.recipe, clock)
-        return _result(work, found, [(work.recipe, cost)], fits=True, clock=clock)
+        return _result(work, found, [], _Tried(work.recipe, cost), fits=True, clock=clock)
     limits = work.limits
     assert limits is not None and work.sensitivity is not None
-    solver = Solver(found, work.sensitivity, aligned=stores_padded_channels(work.recipe))
-    points = list(work.points)
-    tried: list[tuple[Recipe, dict[str, Any]]] = []
+    solver = Solver(found, work.sensitivity, integers=work.recipe.quantization is not None, scope=work.scope)
+    points = [*work.points] or [solver.costs.point(full_plan(found), latency_ratio=1.0, size_ratio=1.0)]
+    tried: list[_Tried] = []
     scale = Limits(1.0, 1.0)
-    best: tuple[Recipe, dict[str, Any]] | None = None
+    best: _Tried | None = None
     for _ in range(ATTEMPTS):
         with clock.stage("propose"):
-            solution = solver.solve(_scaled(limits, scale), CostModel.fit(points), work.allocation)
-        recipe = filled(work.recipe, solution.keep, found.sizes)
-        if any(recipe == other for other, _ in tried):
+            solution = solver.solve(
+                _scaled(limits, scale), CostModel.fit(points), work.allocation, start=work.start, pinned=work.pinned
+            )
+        recipe = filled(work.recipe, solution.plan, found)
+        if any(recipe == other.recipe for other in tried):
             break
         cost = _cost(bench, recipe, clock)
-        tried.append((recipe, cost))
-        points.append(_point(solver.costs, recipe, cost, found))
+        tried.append(_Tried(recipe, cost, (solution.latency_ratio, solution.size_ratio)))
+        points.append(_point(recipe, cost, found))
         room = _room(limits, cost, found)
-        if room >= 0 and (best is None or room < _room(limits, best[1], found)):
-            best = (recipe, cost)
+        if room >= 0 and (best is None or room < _room(limits, best.cost, found)):
+            best = tried[-1]
         if 0 <= room <= CLOSE or not solution.fits:
             break
         scale = _rescaled(scale, limits, cost, found, solution.latency_ratio, solution.size_ratio)
-    recipe, _ = best or min(tried, key=lambda t: -_room(limits, t[1], found))
-    ordered = [t for t in tried if t[0] != recipe] + [t for t in tried if t[0] == recipe]
-    return _result(work, found, ordered, fits=best is not None, clock=clock)
+    chosen = best or min(tried, key=lambda t: -_room(limits, t.cost, found))
+    return _result(work, found, [t for t in tried if t is not chosen], chosen, fits=best is not None, clock=clock)
 
 
 def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> dict[str, Any]:
@@ -131,20 +142,19 @@ def _room(limits: Limits, cost: Mapping[str, Any], found: Profile) -> float:
     return min(rooms, default=0.0)
 
 
-def _point(costs: ShapeCosts, recipe: Recipe, cost: Mapping[str, Any], found: Profile) -> Point:
+def _point(recipe: Recipe, cost: Mapping[str, Any], found: Profile) -> Point:
     size_ratio = cost["size_bytes"] / found.baseline.size_bytes
-    return costs.point(kept(recipe, found.sizes), latency_ratio=cost["ratio"], size_ratio=size_ratio)
+    costs = PlanCosts.under(recipe, found)
+    return costs.point(plan_of(recipe, found), latency_ratio=cost["ratio"], size_ratio=size_ratio)
 
 
 def _result(
-    work: GateWork, found: Profile, tried: list[tuple[Recipe, dict[str, Any]]], *, fits: bool, clock: StageClock
+    work: GateWork, found: Profile, others: list[_Tried], chosen: _Tried, *, fits: bool, clock: StageClock
 ) -> Gated:
-    """tried: the chosen recipe last."""
-    recipe, cost = tried[-1]
-    costs = ShapeCosts(found.shapes, found.sizes, aligned=stores_padded_channels(recipe))
+    cost = chosen.cost
     return Gated(
         trial=work.trial,
-        recipe=recipe,
+        recipe=chosen.recipe,
         latency=Latency(
             p50_ms=cost["p50_ms"],
             p90_ms=cost["p90_ms"],
@@ -156,8 +166,9 @@ def _result(
         size_bytes=cost["size_bytes"],
         macs=cost["macs"],
         parameters=cost["parameters"],
-        attempts=len(tried),
+        attempts=1 + len(others),
         fits=fits,
-        points=tuple(_point(costs, r, c, found) for r, c in tried),
+        points=tuple(_point(t.recipe, t.cost, found) for t in (*others, chosen)),
         stages=clock.stages,
+        predicted=chosen.predicted,
     )

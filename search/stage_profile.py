@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from compressors.folding import folded_copy
 from compressors.layer_shapes import layer_shapes
 from compressors.onnx_export import check_parity, export_onnx, serialize
 from compressors.recipe import Distillation
+from compressors.residual_blocks import find_blocks
 from compressors.runtime import Session
+from compressors.static_quantization import integer_layer_names
 from compressors.training import BATCH, Run, make_optimizer, tune
 from search.measuring import measure_quietly
 from search.profile import Group, Profile
@@ -89,6 +92,8 @@ def _compute(bench: Workbench, folder: Path) -> Mapping[str, Any]:
             "validation": len(bench.splits.validation.rows),
             "test": len(bench.splits.test.rows),
         },
+        blocks={b.name: b.layers for b in find_blocks(program.module, bench.example)},
+        integer_layers=integer_layer_names(export_onnx(folded_copy(program.module, bench.example), bench.example)),
     )
     return asdict(found)
 

@@ -1,7 +1,8 @@
-"""Sensitivity stage: how much the outputs move when one group of channels, or the precision of one layer, is cut.
+"""Sensitivity stage: how much the outputs move when one group of channels, or the precision of one layer, is cut, or
+one block goes.
 
 Every entry is one forward pass over calibration rows: in it batch norms use the batch's own statistics, which stands
-in for re-estimating them. Cost: (groups x levels + layers) passes.
+in for re-estimating them. Cost: (groups x levels + layers x levels + blocks) passes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor, fx, nn
 
 from compressors.batch_norm_statistics import batch_norms
 from compressors.recipe import Recipe, StructuredPruning
+from compressors.residual_blocks import find_blocks, without_blocks
 from compressors.weight_rounding import rounded_weights
 from search.records import Stage
-from search.sensitivity import PRUNING_LEVELS, QUANTIZATION_LEVELS, Entry
+from search.sensitivity import PRUNING_LEVELS, Entry
 from search.work import Sensed, SensitivityWork
 from search.workbench import Workbench, clone
 
@@ -32,7 +34,7 @@ def sense(bench: Workbench, work: SensitivityWork) -> Sensed:
     """This part's share of groups and layers. Cached by model and data."""
     began = time.monotonic()
     key = {"model": bench.inputs.model.sha256, **bench.data_key, "part": work.part, "parts": work.parts}
-    key["techniques"] = list(bench.spec.allowed)
+    key |= {"techniques": list(bench.spec.allowed), "levels": list(work.levels)}
     value, _, cached = bench.cache.get_or_compute("sensitivity", key, lambda _: _compute(bench, work))
     entries = tuple(Entry(**entry) for entry in value["entries"])
     return Sensed(
@@ -55,18 +57,21 @@ def _compute(bench: Workbench, work: SensitivityWork) -> Mapping[str, Any]:
                     Entry(technique="structured_pruning", name=group.name, level=level, loss=loss, metric=metric)
                 )
     if "quantization" in bench.spec.allowed:
-        layers = [
-            n for n, m in bench.program.module.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)
-        ]
-        for name in layers[work.part :: work.parts]:
-            for bits in QUANTIZATION_LEVELS:
+        layers = {
+            n: m for n, m in bench.program.module.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)
+        }
+        for name in list(layers)[work.part :: work.parts]:
+            for bits in work.levels:
                 model = clone(bench.program.module)
-                layer = model.get_submodule(name)
-                weight: Tensor = layer.weight  # type: ignore[assignment]
+                weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
                 with torch.no_grad():
-                    weight.copy_(rounded_weights(weight, int(bits)))
+                    weight.copy_(rounded_weights(weight, bits))
                 loss, metric = probe.look(model)
                 entries.append(Entry(technique="quantization", name=name, level=bits, loss=loss, metric=metric))
+    if "depth_pruning" in bench.spec.allowed:
+        for block in find_blocks(bench.program.module, bench.example)[work.part :: work.parts]:
+            loss, metric = probe.look(without_blocks(bench.program.module, [block]))
+            entries.append(Entry(technique="depth_pruning", name=block.name, level=0.0, loss=loss, metric=metric))
     return {"entries": [asdict(e) for e in entries]}
 
 

@@ -1,8 +1,9 @@
 """Techniques as a dimension of the search: a good candidate with one more, one less or one other technique.
 
-Structured pruning, tuning and static int8 are turned by the sampler. Every other technique states the levels that are
-worth a try (`Step.levels`); a variant takes the best candidate so far and changes one of its further techniques. So the
-space grows by the sum of their levels, not by the product, and whatever helps is kept by the next variant.
+Channels, bits and blocks are the solver's, tuning and ranges the sampler's. Every other technique states the levels
+that are worth a try (`Step.levels`); a variant takes the best candidate so far and changes one of its further
+techniques. So the space grows by the sum of their levels, not by the product, and whatever helps is kept by the next
+variant.
 Cost of a proposal: O(techniques x levels).
 """
 
@@ -15,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from compressors.errors import InvalidRecipe
-from compressors.recipe import STEPS, Phase, Quantization, Recipe, StructuredPruning, step_from_json, step_to_json
+from compressors.recipe import (
+    STEPS,
+    DepthPruning,
+    Phase,
+    Quantization,
+    Recipe,
+    StructuredPruning,
+    step_from_json,
+    step_to_json,
+)
 from compressors.recipes.step import Step
 
 FURTHER = "further"  # the knob that holds a candidate's further steps, as documents
@@ -23,12 +33,16 @@ FURTHER = "further"  # the knob that holds a candidate's further steps, as docum
 Knobs = Mapping[str, Any]
 
 
+SOLVED: tuple[type[Step], ...] = (DepthPruning, Quantization)
 Levels = Mapping[type[Step], tuple[Step, ...]]
 
 
 def further_levels(allowed: Sequence[str], models: Sequence[str] = ()) -> Levels:
-    """The allowed techniques that variants are made of, with their levels. models: names of further models."""
-    found = {s: s.levels_given(models) for s in STEPS if s.technique in allowed}
+    """The allowed techniques that variants are made of, with their levels. models: names of further models.
+
+    Not those that the solver decides on layer by layer: blocks that go, and bits of static integers.
+    """
+    found = {s: s.levels_given(models) for s in STEPS if s.technique in allowed and s not in SOLVED}
     return {kind: levels for kind, levels in found.items() if levels}
 
 

@@ -12,10 +12,13 @@ from typing import Any
 from compressors.recipe import Recipe
 from search.cost_prediction import Point
 from search.feasibility import Limits
+from search.layer_plan import LayerPlan
 from search.profile import Profile
 from search.records import Latency, Stage
-from search.sensitivity import Entry, Sensitivity
-from search.solver import Allocation
+from search.sensitivity import ROUNDING_LEVELS, Entry, Sensitivity
+from search.solver import Allocation, Scope, Subject
+
+WHOLE = Scope()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +34,11 @@ class Profiled:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityWork:
-    """Part `part` of `parts` of the layers."""
+    """Part `part` of `parts` of the groups, layers and blocks. levels: bits at which layers are looked at."""
 
     part: int
     parts: int
+    levels: tuple[int, ...] = ROUNDING_LEVELS[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +52,17 @@ class Sensed:
 class GateWork:
     """Shape, export and measure a candidate that has not been trained.
 
-    Without an `allocation` the recipe is taken as it is. With one, and `limits`, the solver looks for channel counts of
-    its structured pruning whose measured cost meets the limits. points: measurements of this job so far of recipes that
-    differ in channel counts only, for the cost model.
+    Without an `allocation` the recipe is taken as it is. With one, and `limits`, the solver decides what `scope` says,
+    so that the measured cost meets the limits. start, pinned: as `Solver.solve` takes them. points: measurements of
+    this model so far under recipes that differ in such decisions only, for the cost model.
     """
 
     trial: int
     recipe: Recipe
     allocation: Allocation | None = None
+    scope: Scope = WHOLE
+    start: LayerPlan | None = None
+    pinned: frozenset[Subject] = frozenset()
     limits: Limits | None = None
     points: tuple[Point, ...] = ()
     sensitivity: Sensitivity | None = None
@@ -63,7 +70,7 @@ class GateWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Gated:
-    """recipe: with its channel counts. attempts: shapes that were measured. fits: whether the limits are met.
+    """recipe: with all that was decided. attempts: plans that were measured. fits: whether the limits are met.
     predicted: (latency ratio, size ratio) that the cost model gave before the chosen plan was measured, if it did."""
 
     trial: int

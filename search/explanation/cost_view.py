@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressors.recipe import Recipe
-from search.cost_prediction import CostModel, ShapeCosts
+from search.cost_prediction import CostModel, PlanCosts
 from search.feasibility import Limits
+from search.layer_plan import full_plan, plan_of, template_key
 from search.profile import Profile
 from search.records import Trial
 from search.sensitivity import Sensitivity
-from search.solver import Allocation, Solver
-from search.templates import kept, stores_padded_channels, template_key
+from search.solver import Allocation, Scope, Solver
+
+CHANNELS = Scope()
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,15 @@ class Foretold:
 
 
 class CostView:
-    """The cost model of recipes of one kind (`like`), fitted to all measurements of the job."""
+    """The cost model of recipes of one kind (`like`), fitted to all measurements of the job. scope: what its solver may
+    decide."""
 
-    def __init__(self, profile: Profile, trials: Sequence[Trial], like: Recipe) -> None:
-        self._profile = profile
-        self._aligned = stores_padded_channels(like)
-        self._costs = ShapeCosts(profile.shapes, profile.sizes, aligned=self._aligned)
+    def __init__(self, profile: Profile, trials: Sequence[Trial], like: Recipe, scope: Scope = CHANNELS) -> None:
+        self._profile, self._scope = profile, scope
+        self._integers = like.quantization is not None
+        self._costs = PlanCosts(profile, integers=self._integers)
         points = [
-            self._costs.point(
-                kept(recipe, profile.sizes), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio
-            )
+            self._costs.point(plan_of(recipe, profile), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             for trial in trials
             if trial.recipe is not None and trial.latency is not None and trial.size_ratio is not None
             if template_key(recipe := Recipe.from_json(trial.recipe)) == template_key(like)
@@ -44,30 +45,28 @@ class CostView:
 
     def work_before(self) -> tuple[float, ...]:
         """Each layer's share of the uncompressed model's work, in the order of `Profile.shapes`."""
-        return tuple(self._costs.layer(i, self._profile.sizes)[0] for i in range(len(self._profile.shapes)))
+        full = full_plan(self._profile)
+        return tuple(self._costs.layer(i, full)[2] for i in range(len(self._profile.shapes)))
 
     def latency_after(self, recipe: Recipe) -> tuple[float, ...] | None:
         """Each layer's part in the predicted latency ratio; None before anything like it was measured."""
         if self._model is None:
             return None
-        keep = kept(recipe, self._profile.sizes)
-        base = self._model.latency_ratio(0.0)
+        plan, prices = plan_of(recipe, self._profile), self._model.prices
+        layers = (self._costs.layer(i, plan) for i in range(len(self._profile.shapes)))
         return tuple(
-            self._model.latency_ratio(self._costs.layer(i, keep)[0]) - base for i in range(len(self._profile.shapes))
+            prices[1] * calls + (prices[2 + kind] * work if kind >= 0 else 0.0) for kind, calls, work, _ in layers
         )
 
     def solve(self, sensitivity: Sensitivity, limits: Limits) -> Foretold | None:
         """The solver's plan within these limits, sensitivity taken at its word; None if there is none."""
-        if self._model is None or not self._profile.groups:
+        if self._model is None or not self._scope:
             return None
-        solver = Solver(self._profile, sensitivity, aligned=self._aligned)
+        solver = Solver(self._profile, sensitivity, integers=self._integers, scope=self._scope)
         found = solver.solve(limits, self._model, Allocation())
-        if not found.fits:
-            return None
-        harm = sum(sensitivity.pruning_loss(n, c / self._profile.sizes[n]) for n, c in found.keep.items())
-        return Foretold(found.latency_ratio, found.size_ratio, harm)
+        return Foretold(found.latency_ratio, found.size_ratio, found.harm) if found.fits else None
 
     def harm(self, sensitivity: Sensitivity, recipe: Recipe) -> float:
         """What sensitivity foretells of a recipe (nats)."""
-        keep = kept(recipe, self._profile.sizes)
-        return sum(sensitivity.pruning_loss(n, keep[n] / size) for n, size in self._profile.sizes.items())
+        solver = Solver(self._profile, sensitivity, integers=self._integers, scope=self._scope)
+        return solver.harm_of(plan_of(recipe, self._profile), Allocation())

@@ -21,6 +21,7 @@ from search.hypervolume import Box
 from search.profile import Profile
 from search.records import Stage, Trial
 from search.sensitivity import Sensitivity
+from search.space import Space
 from search.spec import JobSpec
 
 EXPLANATION_VERSION = 1
@@ -44,7 +45,7 @@ def explanation(
     """
     box = Box.of(profile.baseline, spec.budget)
     recipe = None if winner is None or winner.recipe is None else Recipe.from_json(winner.recipe)
-    costs = None if recipe is None else CostView(profile, trials, recipe)
+    costs = None if recipe is None else CostView(profile, trials, recipe, Space.of(spec, profile).scope)
     return {
         "version": EXPLANATION_VERSION,
         "importance": knob_importance(trials),

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressors.layer_costs import GRID, LayerShape
-from compressors.recipe import DepthPruning, Quantization, Recipe
+from compressors.recipe import Quantization, Recipe
 from search.explanation.cost_view import CostView
+from search.layer_plan import plan_of
 from search.profile import Profile
 from search.sensitivity import Entry, Sensitivity
 
@@ -31,12 +32,12 @@ def layer_decisions(
     before, after = costs.work_before(), costs.latency_after(recipe)
     whole = sum(after) if after is not None else 0.0
     measured = _by_layer(sensitivity)
-    dropped = tuple(block for s in recipe.steps if isinstance(s, DepthPruning) for block in s.blocks)
+    dropped = profile.layers_of_blocks(plan_of(recipe, profile).dropped)
     rows = []
     for index, shape in enumerate(profile.shapes):
         if shape.kernel == 0 or shape.kind.startswith(("BatchNorm", "LayerNorm", "GroupNorm")):
             continue
-        gone = any(shape.name == block or shape.name.startswith(block + ".") for block in dropped)
+        gone = shape.layer in dropped
         bits = _bits(recipe, shape.name)
         parameters = (shape.parameters(profile.sizes), 0 if gone else shape.parameters(keep))
         predicted = None if after is None else 0.0 if gone else after[index]

@@ -11,14 +11,14 @@ import numpy as np
 from compressors.layer_costs import LayerShape
 from compressors.recipe import Recipe
 from search.coordinator import Answer, Coordinator
-from search.cost_prediction import CostModel, ShapeCosts
+from search.cost_prediction import CostModel, PlanCosts
 from search.events import Event
+from search.layer_plan import LayerPlan, filled, plan_of
 from search.profile import Group, Profile
 from search.records import Baseline, Latency, Stage
 from search.sensitivity import PRUNING_LEVELS, Entry
 from search.solver import Solver
 from search.spec import JobSpec
-from search.templates import filled, kept
 from search.work import (
     Gated,
     GateWork,
@@ -122,32 +122,33 @@ class Network:
         """The first groups matter most."""
         return 2.0 / (1 + index)
 
-    def cost(self, keep: dict[str, int]) -> tuple[float, float]:
-        work, parameters = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=False).total(keep)
-        return self.int8 * (self.overhead + (1 - self.overhead) * work), 0.02 + 0.25 * parameters
+    def cost(self, plan: LayerPlan) -> tuple[float, float]:
+        """(latency ratio, size ratio)"""
+        features, stored = PlanCosts(self.profile, integers=True).total(plan)
+        return self.int8 * (self.overhead + (1 - self.overhead) * sum(features[1:])), 0.02 + stored
 
     def gate(self, work: GateWork) -> Gated:
-        costs = ShapeCosts(self.profile.shapes, self.profile.sizes, aligned=False)
-        keep = kept(work.recipe, self.profile.sizes)
+        costs = PlanCosts(self.profile, integers=True)
+        plan = plan_of(work.recipe, self.profile)
         if work.allocation is not None:
             assert work.limits is not None
             assert work.sensitivity is not None
-            keep = (
-                Solver(self.profile, work.sensitivity, aligned=False)
-                .solve(work.limits, CostModel.fit(work.points), work.allocation)
-                .keep
+            plan = (
+                Solver(self.profile, work.sensitivity, integers=True, scope=work.scope)
+                .solve(work.limits, CostModel.fit(work.points), work.allocation, start=work.start, pinned=work.pinned)
+                .plan
             )
-        ratio, size = self.cost(keep)
+        ratio, size = self.cost(plan)
         return Gated(
             trial=work.trial,
-            recipe=filled(work.recipe, keep, self.profile.sizes),
+            recipe=filled(work.recipe, plan, self.profile),
             latency=Latency(p50_ms=ratio, p90_ms=ratio, ratio=ratio, ratio_ci=(ratio, ratio), repeats=9),
             size_bytes=int(size * 1_000_000),
             macs=1,
             parameters=1,
             attempts=1,
             fits=True,
-            points=(costs.point(keep, latency_ratio=ratio, size_ratio=size),),
+            points=(costs.point(plan, latency_ratio=ratio, size_ratio=size),),
             stages=(Stage(name="latency", seconds=0.3),),
         )
 
@@ -174,17 +175,13 @@ class Network:
                 metric_error=self.metric_error,
                 samples=seen,
                 speed=SPEED if samples else None,
-                size_bytes=int(self.cost({**self.profile.sizes, **_keep(work.recipe)})[1] * 1_000_000),
+                size_bytes=int(self.cost(plan_of(work.recipe, self.profile))[1] * 1_000_000),
                 sha256="0" * 64,
                 artifact="a",
                 stages=(Stage(name="score", seconds=1.0),),
             ),
             seconds + 2.0,
         )
-
-
-def _keep(recipe: Recipe) -> dict[str, int]:
-    return dict(recipe.pruning.keep) if recipe.pruning is not None else {}
 
 
 @dataclass

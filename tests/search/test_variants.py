@@ -19,7 +19,7 @@ from compressors.recipe import (
 )
 from compressors.recipes.step import Step
 from search.spec import SAMPLED, TECHNIQUES
-from search.variants import FURTHER, Variants, combined, further_levels, further_steps, key_of
+from search.variants import FURTHER, SOLVED, Variants, combined, further_levels, further_steps, key_of
 
 BASE = (StructuredPruning(), Distillation(), Quantization())
 ALL = further_levels(TECHNIQUES)
@@ -27,7 +27,7 @@ ALL = further_levels(TECHNIQUES)
 
 def test_every_technique_can_be_searched_or_only_serves_others() -> None:
     changing = {s for s in STEPS if s.phase in (Phase.SHAPE, Phase.SPARSITY, Phase.ENCODING)}
-    assert {s.technique for s in changing} <= {*SAMPLED, *(s.technique for s in ALL)}
+    assert {s.technique for s in changing} <= {*SAMPLED, *(s.technique for s in (*ALL, *SOLVED))}
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.technique)
