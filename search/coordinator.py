@@ -20,7 +20,7 @@ from search.promotion import Promotion, next_promotion
 from search.proposals import Proposals
 from search.records import Stage, Trial
 from search.rungs import RungPlan, plan_rungs
-from search.sensitivity import ROUNDING_LEVELS, Entry, Sensitivity
+from search.sensitivity import FULL_LEVEL, ROUNDING_LEVELS, Entry, Sensitivity
 from search.spec import JobSpec
 from search.trial_book import INTERRUPTED, TrialBook
 from search.trial_results import after_gate, after_score
@@ -108,7 +108,7 @@ class Coordinator:
         space = self._proposals.space
         if space.scope and self._parts_out < self._parts:
             self._parts_out += 1
-            levels = ROUNDING_LEVELS if space.bits else ROUNDING_LEVELS[:1]
+            levels = ROUNDING_LEVELS if space.bits else FULL_LEVEL
             return SensitivityWork(part=self._parts_out - 1, parts=self._parts, levels=levels)
         if not self._ready:
             return None

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 PRUNING_LEVELS = (0.75, 0.5, 0.25)  # shares of channels kept
-ROUNDING_LEVELS = (8, 4, 3, 2)  # bits of a layer's weights
+ROUNDING_LEVELS = (4, 2)  # bits of a layer's weights
+FULL_LEVEL = (8,)  # where fewer bits are no choice
 UNKNOWN_BLOCK = 1.0  # loss of a block that was not measured
 
 Technique = Literal["structured_pruning", "quantization", "depth_pruning"]
@@ -60,9 +61,9 @@ class Sensitivity:
         return float(np.interp(1.0 - kept, removed, loss))
 
     def rounding_loss(self, layer: str, bits: int) -> float:
-        """Loss (nats) of a layer's weights at these bits, over that at 8: monotone; log-linear between measured levels,
-        as the error of rounding is a power of two. Unknown layer: as if each bit doubled a small loss."""
-        if layer not in self._rounding or len(self._rounding[layer][0]) < 2:
+        """Loss (nats) of a layer's weights at these bits, over that at 8: monotone, log-linear between measured levels;
+        beyond them each bit divides it by four, as it does the squared error of rounding. Unknown layer: that too."""
+        if layer not in self._rounding:
             return float(1e-3 * (4.0 ** (8 - bits) - 1) / 4.0**4)
         widths, logarithms = self._rounding[layer]
         full, here = np.interp([8.0, float(bits)], widths, logarithms)
@@ -100,5 +101,9 @@ def _pruning_curve(points: list[Entry]) -> tuple[Floats, Floats]:
 def _rounding_curve(points: list[Entry]) -> tuple[Floats, Floats]:
     """(bits, log of the loss), bits ascending."""
     widths = np.array([p.level for p in points])[::-1]  # entries come in falling order
-    loss = np.maximum.accumulate(np.array([max(p.loss, 1e-7) for p in points]))[::-1]
-    return widths, np.log(loss)
+    loss = np.log(np.maximum.accumulate(np.array([max(p.loss, 1e-7) for p in points])))[::-1]
+    below, above = np.arange(1.0, widths[0]), np.arange(widths[-1] + 1, 9.0)
+    return (
+        np.concatenate([below, widths, above]),
+        np.concatenate([loss[0] + np.log(4) * (widths[0] - below), loss, loss[-1] - np.log(4) * (above - widths[-1])]),
+    )

@@ -25,7 +25,7 @@ from search.sensitivity import PRUNING_LEVELS, Entry
 from search.work import Sensed, SensitivityWork
 from search.workbench import Workbench, clone
 
-SENSITIVITY_ROWS = 512
+SENSITIVITY_ROWS = 256
 SENSITIVITY_LEAST = 16
 SENSITIVITY_BYTES = 256 * 2**20  # of all their outputs
 
@@ -81,7 +81,7 @@ class _Probe:
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
         rows = max(SENSITIVITY_LEAST, min(SENSITIVITY_ROWS, SENSITIVITY_BYTES // max(bench.row_bytes, 1)))
-        positions = list(bench.sample(rows, rows // 2))
+        positions = list(bench.sample(rows, rows))
         self._batches = [bench.tensors(bench.tuning_inputs(p)) for p in positions]
         self._target = np.concatenate([bench.tuning_target(p) for p in positions])
         self._groups = bench.tuning_groups(np.concatenate(positions))

@@ -15,7 +15,7 @@ from search.feasibility import Limits
 from search.layer_plan import LayerPlan
 from search.profile import Profile
 from search.records import Latency, Stage
-from search.sensitivity import ROUNDING_LEVELS, Entry, Sensitivity
+from search.sensitivity import FULL_LEVEL, Entry, Sensitivity
 from search.solver import Allocation, Scope, Subject
 
 WHOLE = Scope()
@@ -38,7 +38,7 @@ class SensitivityWork:
 
     part: int
     parts: int
-    levels: tuple[int, ...] = ROUNDING_LEVELS[:1]
+    levels: tuple[int, ...] = FULL_LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
