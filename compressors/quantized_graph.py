@@ -201,24 +201,23 @@ class QuantizedGraph:
         return [self.scale(item.scale), self.zero_point(item.zero_point)]
 
     def fused_output(self, node: onnx.NodeProto) -> Quantized:
-        """The integer result of `node` with a Relu or Clip behind it folded into the range: saturation does its work.
+        """The integer result of `node` with the Relus and Clips behind it folded into the range: saturation does their
+        work.
 
-        The activation's node is marked absorbed, and its output is registered in place of the node's own.
+        Their nodes are marked absorbed, and the last one's output is registered in place of the node's own.
         """
-        name = str(node.output[0])
-        activation = self.view.only_consumer(name)
-        bounds = clip_bounds(self.view, activation) if activation is not None else None
-        if activation is not None and bounds is not None and bounds[0] <= 0 <= bounds[1]:
+        name, bounds = str(node.output[0]), (-math.inf, math.inf)
+        while (activation := self.view.only_consumer(name)) is not None:  # two in a row where a block has gone
+            cut = clip_bounds(self.view, activation)
+            if cut is None or not cut[0] <= 0 <= cut[1]:
+                break
             self.absorbed.add(id(activation))
-            name = str(activation.output[0])
-            low, high = self.range_of(name)
-            low, high = max(low, bounds[0]), min(high, bounds[1])
-        else:
-            bounds = None
-            low, high = self.range_of(name)
+            name, bounds = str(activation.output[0]), (max(bounds[0], cut[0]), min(bounds[1], cut[1]))
+        low, high = self.range_of(name)
+        low, high = max(low, bounds[0]), min(high, bounds[1])
         result = Quantized(self.output_name(name), *self.grid(name, low, high))
         self._integers[name] = result
-        self.points[name] = Point(result, limit=math.inf if bounds is None else _largest_scale(result, *bounds))
+        self.points[name] = Point(result, limit=_largest_scale(result, *bounds))
         return result
 
     def copy_node(self, node: onnx.NodeProto) -> None:

@@ -57,7 +57,7 @@ class Digits:
                 "target": "label",
                 "validation_fraction": 0.2,
             },
-            "budget": {"size_ratio": 0.18},
+            "budget": {"size_ratio": 0.09},
             "search": {"max_seconds": 90, "parallel": 2, "max_trials": 6},
         }
         document.update(changes)

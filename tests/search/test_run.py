@@ -53,7 +53,7 @@ def test_a_job_ends_feasible_and_its_file_scores_what_is_reported(digits: Digits
     assert (ledger.finished["state"], ledger.finished["outcome"]) == ("succeeded", "feasible"), ledger.logs
     report = ledger.finished["report"]
     winner = report["winner"]
-    assert winner["size_ratio"] <= 0.18
+    assert winner["size_ratio"] <= 0.09
     assert winner["size_bytes"] == (tmp_path / "out" / "winner.onnx").stat().st_size
     assert accuracy(tmp_path / "out" / "winner.onnx", digits.test) == pytest.approx(winner["test_metric"], abs=1e-7)
     assert accuracy(tmp_path / "out" / "baseline.onnx", digits.test) == pytest.approx(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,11 @@ from torch import Tensor, fx, nn
 
 from benchmarks.families import FAMILIES
 from benchmarks.families import exported as family_program
+from compressors.artifact import build_artifact
 from compressors.errors import InvalidRecipe, UnsupportedModel
+from compressors.pipeline import run_recipe
 from compressors.programs import relative_error, to_modules
-from compressors.recipe import DepthPruning
+from compressors.recipe import DepthPruning, Quantization, Recipe
 from compressors.registry import Context, apply
 from compressors.residual_blocks import Block, find_blocks, influences, without_blocks
 from compressors.techniques.depth_pruning import choose_blocks
@@ -260,3 +263,16 @@ def test_wrong_use_is_refused(config: DepthPruning, message: str) -> None:
 def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRecipe, match=message):
         DepthPruning(**fields)
+
+
+def test_the_activations_that_meet_where_a_block_has_gone_become_one_integer() -> None:
+    """Relu(Relu(x)) is left behind; its inner value is never stored, so it has no range of its own."""
+    name = "option_a_resnet"
+    model, inputs = to_modules(exported(name)), example_inputs(name)
+    first = find_blocks(model, inputs)[0].name
+    recipe = Recipe((DepthPruning(blocks=(first,)), Quantization()))
+    artifact = build_artifact(run_recipe(model, recipe, context_for(name, model)), inputs)
+    kinds = Counter(node.op_type for node in artifact.graph.node)
+    assert kinds["QLinearConv"]
+    assert not kinds["Relu"]
+    assert not kinds["Clip"]
