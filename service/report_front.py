@@ -15,6 +15,7 @@ Kind = Literal["winner", "inside", "outside"]
 
 WIDTH, HEIGHT = 880.0, 400.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 20.0, 18.0, 48.0
+POINTS = 1500
 SMALLEST_RADIUS, LARGEST_RADIUS = 3.0, 15.0
 
 
@@ -57,7 +58,7 @@ def front_drawing(
     trials: Sequence[Row], baseline: Row | None, budget: Row | None, winner: int | None
 ) -> FrontDrawing | None:
     """None when no trial has both a latency and a metric: there is nothing to see then."""
-    measured = [t for t in trials if t.get("latency")]
+    measured = _few([t for t in trials if t.get("latency")], winner)
     scored = [t for t in measured if t.get("metric") is not None]
     if not scored:
         return None
@@ -97,12 +98,18 @@ def front_drawing(
         front=" ".join(f"{x(_latency(t))},{y(t['metric'])}" for t in front),
         limit_x=None if latency_limit is None else x(latency_limit),
         limit_y=None if metric_limit is None else y(metric_limit),
-        x_ticks=tuple(Tick(x(v), f"{v:g}×") for v in _round_values(0.0, furthest)),
-        y_ticks=tuple(Tick(y(v), f"{v:.4g}") for v in _round_values(low, high)),
+        x_ticks=tuple(Tick(x(v), f"{v:g}×") for v in round_values(0.0, furthest)),
+        y_ticks=tuple(Tick(y(v), f"{v:.4g}") for v in round_values(low, high)),
     )
 
 
-def _round_values(low: float, high: float, about: int = 6) -> list[float]:
+def _few(trials: Sequence[Row], winner: int | None) -> list[Row]:
+    """At most about POINTS of them, evenly, with all that stand out: a page must stay small enough to open."""
+    step = -(-len(trials) // POINTS)
+    return [t for i, t in enumerate(trials) if i % max(step, 1) == 0 or t.get("on_front") or t["number"] == winner]
+
+
+def round_values(low: float, high: float, about: int = 6) -> list[float]:
     """Values of 1, 2 or 5 times a power of ten inside [low, high]."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))

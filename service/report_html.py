@@ -14,9 +14,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from service import wording
+from service.report_explanation import explanation_view
 from service.report_front import front_drawing
 
 Json = Mapping[str, Any]
+
+FRONT_ROWS = 100
 
 
 def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, Any]) -> str:
@@ -26,6 +29,8 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
     spec: Json = job.get("spec") or {}
     best = {**(job.get("best") or {}), **_best_of(winner)}
     groups: Sequence[Json] = report.get("groups") or ()
+    on_front = [t for t in trials if t.get("on_front") and t.get("latency")]
+    front_rows = sorted(on_front, key=lambda t: t["latency"]["ratio"])
     return _template().render(
         job=job,
         spec=spec,
@@ -39,14 +44,14 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
         violations=[wording.violation(v) for v in winner.get("violations") or best.get("violations") or ()],
         limits=report.get("limits") or (),
         groups=groups,
+        told=explanation_view(report, wording.metric_name(job)),
         heat=_heat(report.get("sensitivity") or {}),
         stages=_stages(report.get("stages"), trials),
         counts=report.get("counts") or Counter(str(t.get("state")) for t in trials),
         reasons=Counter(str(t["reason"]) for t in trials if t.get("reason")).most_common(12),
         front=front_drawing(trials, baseline, spec.get("budget"), winner.get("trial")),
-        front_rows=sorted(
-            (t for t in trials if t.get("on_front") and t.get("latency")), key=lambda t: t["latency"]["ratio"]
-        ),
+        front_rows=front_rows[:FRONT_ROWS],
+        front_hidden=max(0, len(front_rows) - FRONT_ROWS),
         environment=_facts(report.get("environment")),
         kernels=_facts(winner.get("kernels")),
         left_out=_facts(report.get("left_out")),

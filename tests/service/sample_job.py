@@ -179,6 +179,7 @@ def report(rows: list[Trial]) -> dict[str, Any]:
             {"name": "sensitivity", "seconds": 14.8, "calls": 1, "cached": 1},
             {"name": "tune", "seconds": 210.4, "calls": 12, "cached": 0},
         ],
+        "explanation": explanation(),
         "counts": {"completed": 7, "stopped": 11, "gated": 6},
         "front": [t.number for t in rows if t.on_front],
         "environment": {
@@ -190,6 +191,111 @@ def report(rows: list[Trial]) -> dict[str, Any]:
         },
         "splits": {"train": 45_000, "validation": 5_000, "test": 10_000},
         "notes": ["latency: 20 rounds that alternate the candidate with the baseline"],
+    }
+
+
+def explanation() -> dict[str, Any]:
+    """Every part of it, as `search.explanation` writes them."""
+    return {
+        "version": 1,
+        "importance": {
+            "method": "fanova",
+            "trials": 21,
+            "rung": 1,
+            "knobs": [
+                {"name": "channel_multiple", "importance": 0.7, "correlation": -0.62, "p_value": 0.002},
+                {"name": "observer", "importance": 0.2, "correlation": None, "p_value": 0.01},
+                {"name": "temperature", "importance": 0.1, "correlation": 0.05, "p_value": 0.81},
+            ],
+            "note": "share of the metric's variance that a knob explains alone",
+        },
+        "layers": {
+            "rows": [
+                {
+                    "name": name,
+                    "kind": "Conv2d",
+                    "groups": [name],
+                    "channels": [size, size // 2],
+                    "inputs": [size, size // 2],
+                    "bits": [32, 8],
+                    "latency_share": [0.25, 0.25],
+                    "latency_ms": [0.2, 0.08],
+                    "bytes": [9 * size * size * 4, 9 * size * size // 4],
+                    "loss": 0.04,
+                    "dropped": False,
+                }
+                for name, size in GROUPS.items()
+            ],
+            "left_out": 0,
+            "measurements": 18,
+        },
+        "rejected": {
+            "lines": [
+                {
+                    "stage": "gate",
+                    "why": "over latency_ratio",
+                    "count": 11,
+                    "trials": [4, 9],
+                    "smallest_margin": 0.031,
+                    "median_margin": 0.1,
+                },
+                {
+                    "stage": "rung 0",
+                    "why": "outranked",
+                    "count": 2,
+                    "trials": [5, 6],
+                    "smallest_margin": 0.0012,
+                    "median_margin": 0.01,
+                },
+            ],
+            "left_out": 1,
+        },
+        "prices": {
+            "latency": {
+                "unit": "ms",
+                "cost": 0.33,
+                "measured": {
+                    "cheaper": {"trial": 7, "cost": 0.3, "metric": 0.86, "per_unit": 0.2},
+                    "dearer": None,
+                },
+                "predicted": [
+                    {"cost": 0.297, "loss": 0.3, "metric_change": -0.008},
+                    {"cost": 0.33, "loss": 0.2, "metric_change": 0.0},
+                    {"cost": 0.363, "loss": 0.15, "metric_change": 0.004},
+                ],
+            },
+            "size": {
+                "unit": "kB",
+                "cost": 280.0,
+                "measured": {"cheaper": None, "dearer": None},
+                "predicted": [
+                    {"cost": 280.0, "loss": 0.2, "metric_change": 0.0},
+                    {"cost": 308.0, "loss": 0.199, "metric_change": 0.0001},
+                ],
+            },
+            "worth_of_a_nat": {"metric_per_nat": 0.08, "error": 0.001, "trials": 11, "rank_correlation": 0.9},
+        },
+        "predictions": {
+            "count": 23,
+            "latency": {"median_error": 0.062, "late_median_error": 0.031, "worst_error": 0.4},
+            "size": {"median_error": 0.01, "late_median_error": 0.01, "worst_error": 0.02},
+            "pairs": [{"trial": 3, "predicted": 0.41, "measured": 0.4}],
+        },
+        "spending": {
+            "total_s": 240.0,
+            "tuning_s": 210.0,
+            "feasible_tuning_s": 210.0,
+            "feasible_tuning_share": 0.875,
+            "slot_share": 0.6,
+            "tuned_over_budget": [],
+            "over_when_measured_longer": [8],
+        },
+        "curves": {
+            "hypervolume": [[20.0, 0.31], [60.5, 0.42], [300.0, 0.45], [359.0, 0.45]],
+            "best": [[20.0, 0.81], [300.0, 0.8655], [359.0, 0.8655]],
+            "best_of": "metric",
+        },
+        "front": {"hypervolume": 0.45, "allowed_drop": 0.03, "members": [], "left_out": 0},
     }
 
 

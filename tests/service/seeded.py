@@ -49,7 +49,7 @@ def search_some(ledger: SqlLedger, rows: list[Trial], *, stage: str = "search", 
     )
 
 
-def add_finished(database: Database, data_dir: Path, **change: Any) -> str:
+def add_finished(database: Database, data_dir: Path, *, report: dict[str, Any] | None = None, **change: Any) -> str:
     """A succeeded job with artifacts and a report. No other job may be queued."""
     job_id = add_job(database, **change)
     ledger = coordinator(database, data_dir)
@@ -62,7 +62,7 @@ def add_finished(database: Database, data_dir: Path, **change: Any) -> str:
     ledger.put_artifact("winner", folder / "winner.onnx")
     ledger.put_artifact("baseline", folder / "baseline.onnx")
     ledger.log("info", "confirmed on 10,000 test rows: 0.8655")
-    ledger.finish("succeeded", outcome="feasible", reason=None, report=sample_job.report(rows))
+    ledger.finish("succeeded", outcome="feasible", reason=None, report=report or sample_job.report(rows))
     return job_id
 
 

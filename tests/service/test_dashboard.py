@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -125,6 +126,33 @@ def test_a_finished_job_shows_front_table_and_files(visit: Visit) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download model").click()
     assert Path(download.value.path()).read_bytes() == seeded.WINNER_BYTES
+
+
+def test_the_report_explains_itself_in_a_browser(visit: Visit) -> None:
+    """Sixty layers stay readable: rows do not overlap, headings do not run into each other, nothing overflows."""
+    rows = sample_job.trials()
+    report = sample_job.report(rows)
+    report["sensitivity"] = {
+        "structured_pruning": {
+            f"stage.{i}.conv": {level: {"loss": 0.01 * (i + 1), "metric": 0.8} for level in ("0.75", "0.5", "0.25")}
+            for i in range(60)
+        },
+        "quantization": {f"stage.{i}.conv": {"8": {"loss": 1e-5, "metric": 0.88}} for i in range(60)},
+    }
+    visit.open_job(seeded.add_finished(visit.api.database, visit.api.settings.data_dir, report=report))
+    job_id = visit.page.url.rpartition("/")[2]
+    page = visit.page
+    page.set_extra_http_headers({"Accept": "text/html"})
+    page.goto(f"{visit.api.url}/v1/jobs/{job_id}/report")
+    for heading in ("Why this one", "Sensitivity", "How the search went", "Trade-off"):
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("hypervolume"))).to_be_visible()
+    picture = page.get_by_role("img", name=re.compile("Sensitivity of each layer"))
+    expect(picture.locator("rect")).to_have_count(240)
+    boxes = [box for t in picture.locator("text[font-size='10']").all()[:60] if (box := t.bounding_box()) is not None]
+    assert len(boxes) == 60
+    assert all(a["y"] + a["height"] <= b["y"] + 3 for a, b in itertools.pairwise(boxes))
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_the_table_sorts_and_opens_rows(visit: Visit) -> None:

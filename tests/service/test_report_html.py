@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from service.report_curves import curve_drawing
 from service.report_front import front_drawing
+from service.report_heat import CIVIDIS, ROWS, heat_drawing
 from service.report_html import render
 from tests.service import sample_job
 
@@ -86,6 +88,95 @@ def test_every_part_of_the_report_may_be_missing(sample: Sample) -> None:
     for part in ("winner", "baseline", "test", "parity"):
         for key in report[part]:
             assert "<main>" in render(job, trials, {**report, part: {**report[part], key: None}})
+
+
+def test_explains_itself(sample: Sample) -> None:
+    text = Page(render(*sample)).text
+    assert "87.5 % of the evaluators' 4 min 00 s went into tuning candidates" in text
+    assert "Trials tuned though over budget: 0." in text
+    assert "over them when measured longer: 1 (trial 8)" in text
+    assert "11 × gate: over latency_ratio, the closest by 3.1 % of the limit (trials 4, 9 and 9 more)" in text
+    assert "2 × rung 0: outranked, the closest by 0.0012 of metric (trials 5, 6)" in text
+    assert "trial 7 takes 0.03 ms less and has a metric of 0.8600 (-0.0060), 0.2 per ms" in text
+    assert "10 % more latency (0.033 ms) would buy about +0.0040 of metric (0.121 per ms), give or take 0.001" in text
+    assert "10 % more size (28 kB) would change metric by less than the prediction's own typical error" in text
+    assert "median error of 6.2 % (worst 40 %), 3.1 % after the first twenty" in text
+    assert "channel multiple less is better" in text
+    assert "temperature may be chance" in text
+    assert "stage_3.0.conv_a" in text
+    assert "64 → 32" in text
+    assert "best metric so far" in text
+
+
+def test_every_part_of_the_explanation_may_be_missing(sample: Sample) -> None:
+    job, trials, report = sample
+    told = report["explanation"]
+    for key, part in told.items():
+        assert "<main>" in render(job, trials, {**report, "explanation": {**told, key: None}})
+        for inner in part if isinstance(part, dict) else ():
+            changed = {**told, key: {**part, inner: None}}
+            assert "<main>" in render(job, trials, {**report, "explanation": changed}), (key, inner)
+
+
+def test_a_search_without_tuning_has_nothing_to_boast_of(sample: Sample) -> None:
+    job, trials, report = sample
+    report["explanation"]["importance"] = {"method": None, "trials": 2, "rung": 0, "knobs": [], "note": "2 trials"}
+    report["explanation"]["prices"]["worth_of_a_nat"] = None
+    for point in report["explanation"]["prices"]["latency"]["predicted"]:
+        point["metric_change"] = None
+    text = Page(render(job, trials, report)).text
+    assert "No importance is given: 2 trials." in text
+    assert "lowers the predicted loss from 0.2 to 0.15 nats; too few trials" in text
+
+
+def test_sensitivity_of_many_layers_is_one_bounded_picture() -> None:
+    table = {
+        f"block.{i}.very.long.name.of.a.convolution": {
+            level: {"loss": loss * (i + 1), "metric": 0.5} for level, loss in (("0.5", 0.01), ("0.75", 0.001))
+        }
+        for i in range(300)
+    }
+    drawing = heat_drawing({"structured_pruning": table, "quantization": {"head": {"4": {"loss": 1e-6}}}})
+    assert drawing is not None
+    assert len(drawing.rows) == ROWS
+    assert drawing.hidden == 301 - ROWS
+    assert [label.text for label in drawing.levels] == ["75 % kept", "50 % kept", "4 bits"]
+    assert drawing.rows[-1].title.startswith("block.299.")
+    assert len({cell.y for cell in drawing.cells}) == ROWS
+    assert all(0 <= cell.x <= drawing.width - drawing.cell_width for cell in drawing.cells)
+    colors = [cell.color for cell in drawing.cells]
+    assert CIVIDIS[-1] in colors
+    assert heat_drawing({}) is None
+    assert heat_drawing({"quantization": {"a": {"8": {"loss": 0.0}}}}) is None
+
+
+def test_the_level_that_the_winner_took_is_outlined(sample: Sample) -> None:
+    report = sample[2]
+    drawing = heat_drawing(report["sensitivity"], report["explanation"]["layers"]["rows"])
+    assert drawing is not None
+    assert {c.title.split(":")[0] for c in drawing.cells if c.chosen} == {
+        f"{name}, 50 % kept" for name in sample_job.GROUPS
+    }
+
+
+def test_curves_stay_inside_the_picture() -> None:
+    drawing = curve_drawing("best", [[0.0, 0.5], [10.0, 0.7], [100.0, 0.9]])
+    assert drawing is not None
+    numbers = [float(n) for n in re.findall(r"[\d.]+", drawing.steps)]
+    assert max(numbers) <= drawing.right
+    assert drawing.last[0] == drawing.right
+    assert curve_drawing("best", [[0.0, 0.5]]) is None
+    assert curve_drawing("best", None) is None
+    assert curve_drawing("flat", [[0.0, 0.5], [9.0, 0.5]]) is not None
+
+
+def test_a_page_of_many_trials_stays_small() -> None:
+    rows = [t.to_json() for t in sample_job.trials()]
+    many = [{**rows[i % len(rows)], "number": i, "on_front": i < 300} for i in range(10_000)]
+    page = render({}, many, {"winner": {"trial": 9_999}})
+    assert page.count("<circle") < 2500
+    assert len(page) < 1_500_000
+    assert 'class="winner"' in page
 
 
 def test_an_empty_report_of_an_empty_job_is_a_page() -> None:
