@@ -33,10 +33,14 @@ _NUMBERS = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class Rounding:
-    """method: nearest; gptq (`compressors.gptq`); adaround (`compressors.adaround`) with `iterations` steps a layer."""
+    """method: nearest; gptq (`compressors.gptq`); adaround (`compressors.adaround`) with `iterations` steps a layer.
+
+    bits: layers of more than these are rounded to nearest whatever the method.
+    """
 
     method: Method = "nearest"
     iterations: int = 1000
+    bits: int = 8
 
 
 def store_encoding(model: fx.GraphModule, weight: LayerWeight, encoding: Encoding) -> None:
@@ -71,7 +75,7 @@ def encode_on_grids(
     learned: dict[str, tuple[LayerWeight, GridSpec]] = {}
     models = [copy.deepcopy(model).eval(), model.eval()] if learns else []
     for weight, spec in weights:
-        if learns and _can_learn(model, weight):
+        if learns and spec.bits <= rounding.bits and _can_learn(model, weight):
             learned[weight.layers[0]] = (weight, spec)
         else:
             values = array_of(weight.tensor)

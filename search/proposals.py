@@ -39,6 +39,7 @@ class Proposals:
         self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
         self._mutations = Mutations(profile, self.space.scope, seed=spec.search.seed)
         self._tried: set[str] = set()
+        self._refused: set[str] = set()  # further steps that a candidate was gated with
         self._asked = 0
 
     def first_recipes(self) -> list[tuple[str, Recipe]]:
@@ -79,7 +80,7 @@ class Proposals:
             knobs = self._mutations.of(best, self._tried)
         elif self._variants:
             parent = dict(best[0].knobs) if best else self.space.default
-            knobs = self._variants.of(parent, self._base(parent), self._tried)
+            knobs = self._variants.of(parent, self._base(parent), self._tried, self._refused)
         else:
             return None
         return None if knobs is None else (knobs, kind)
@@ -105,6 +106,8 @@ class Proposals:
 
     def tell(self, trial: Trial) -> None:
         """Once per trial: when it has been tuned first, or when it is known that it will not be."""
+        if trial.state == "gated" and FURTHER in trial.knobs:
+            self._refused.add(key_of({FURTHER: trial.knobs[FURTHER]}))
         if trial.number not in self._sampler.waiting:
             return
         if trial.state in ("gated", "failed"):

@@ -20,6 +20,7 @@ from search.variants import further_levels
 
 Knobs = Mapping[str, Any]
 _AIMS = (0.5, 0.25, 0.75, 0.0, 1.0)  # from the floor (0) to the budget or int8 alone (1)
+LEARNT_BITS = 4  # of layers whose rounding is learnt; above, it costs seconds and gains nothing to be seen
 _RESHAPING = (Phase.STUDENT, Phase.SHAPE, Phase.SPARSITY)
 
 
@@ -156,4 +157,6 @@ def tuning(knobs: Knobs) -> Distillation:
 def quantization(knobs: Knobs) -> Quantization | None:
     if "observer" not in knobs:
         return None
-    return Quantization(observer=knobs["observer"], rounding=knobs.get("rounding", "nearest"))
+    if knobs.get("rounding", "nearest") == "nearest":
+        return Quantization(observer=knobs["observer"])
+    return Quantization(observer=knobs["observer"], rounding=knobs["rounding"], rounding_bits=LEARNT_BITS)

@@ -87,13 +87,18 @@ class Variants:
     def __bool__(self) -> bool:
         return bool(self._levels)
 
-    def of(self, knobs: Knobs, base: Sequence[Step], tried: Container[str]) -> dict[str, Any] | None:
+    def of(
+        self, knobs: Knobs, base: Sequence[Step], tried: Container[str], refused: Container[str] = ()
+    ) -> dict[str, Any] | None:
         """`knobs` with one further technique added, changed or left out; techniques in a random order, levels from the
-        middle outwards. None if all have been tried. base: what the sampler's knobs make. tried: by `key_of`."""
+        middle outwards. None if all have been tried. base: what the sampler's knobs make. tried: by `key_of`. refused:
+        further steps, alone by `key_of`, that never get through the gate."""
         present = further_steps(knobs)
         for index in self._random.permutation(len(self._levels)):
             for steps in _changes(present, *self._levels[index]):
                 candidate = {**knobs, FURTHER: [step_to_json(s) for s in steps]}
+                if key_of({FURTHER: candidate[FURTHER]}) in refused:
+                    continue
                 if not steps:
                     del candidate[FURTHER]
                 if key_of(candidate) not in tried and _is_legal(base, steps):

@@ -38,7 +38,8 @@ class Quantization(Step):
         fastest kernels; affine uses all 2^bits levels, and convolutions take about a third longer.
     weight_range: a scale spans all of its weights (max) or has the least squared error (mse), which matters at 4 bits
         and fewer.
-    rounding: nearest, or gptq or adaround as in `weight_only_quantization`, with `iterations` steps per layer.
+    rounding: nearest, or gptq or adaround as in `weight_only_quantization`, with `iterations` steps per layer; for
+        layers of at most `rounding_bits` bits, as at many bits there is little to win.
     activation_scheme: affine, or symmetric (zero point in the middle; at 0 where nothing is negative).
     float_layers: layers left in float32. stored_bits: width in the file of weights that no integer kernel reads, in
         embeddings, GRUs, plain RNNs and transposed convolutions; they are decoded at load. 0: float32.
@@ -49,7 +50,7 @@ class Quantization(Step):
     phase: ClassVar[Phase] = Phase.ENCODING
     needs_calibration: ClassVar[bool] = True
     value_fields: ClassVar[frozenset[str]] = frozenset(
-        {"observer", "percentile", "weight_range", "rounding", "iterations"}
+        {"observer", "percentile", "weight_range", "rounding", "rounding_bits", "iterations"}
     )
     renamed: ClassVar[Mapping[str, str]] = {"bits": "weight_bits"}
 
@@ -62,6 +63,7 @@ class Quantization(Step):
     weight_scheme: Scheme = "symmetric"
     weight_range: WeightRange = "mse"
     rounding: RoundingMethod = "nearest"
+    rounding_bits: int = 8
     iterations: int = 1000
     activation_scheme: Scheme = "affine"
     float_layers: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class Quantization(Step):
         if self.iterations < 1:
             raise InvalidRecipe(f"quantization.iterations={self.iterations}: must be at least 1; use 1000")
         check_stored_bits("quantization.stored_bits", self.stored_bits)
+        check_bits("quantization.rounding_bits", self.rounding_bits, WEIGHT_BITS)
         check_bits("quantization.weight_bits", self.weight_bits, WEIGHT_BITS)
         check_bits("quantization.activation_bits", self.activation_bits, ACTIVATION_BITS)
         for name, (weight, activation) in self.layer_bits.items():

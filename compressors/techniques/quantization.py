@@ -41,7 +41,7 @@ def quantize(model: fx.GraphModule, config: Quantization, context: Context) -> f
     exported = export_onnx(folded, context.example_inputs)
     check_layers(exported, config)
     view = GraphView(exported)
-    rounding = Rounding(method=config.rounding, iterations=config.iterations)
+    rounding = Rounding(method=config.rounding, iterations=config.iterations, bits=config.rounding_bits)
     grid_of = functools.partial(_grid_of, config, span)
     encode_layers(folded, view, integer_layers(view, config), grid_of, rounding, context, _NAME)
     encode_stored(folded, config.stored_bits, span, config.float_layers, context, _NAME)
