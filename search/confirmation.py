@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from compressors.recipe import Recipe
-from search.choice import ranked
 from search.coordinator import Answer, Coordinator
 from search.feasibility import Measured, violations
 from search.records import Fidelity, Trial
@@ -36,7 +35,7 @@ def confirm(
     model that is answered, and for it alone.
     """
     refused: list[str] = []
-    for trial in ranked(coordinator.book.all, spec.objective)[:TRIES]:
+    for trial in coordinator.book.ranked(spec.objective)[:TRIES]:
         confirmed = evaluate(_confirm_work(trial))
         if isinstance(confirmed, Failed):
             refused.append(f"trial {trial.number}: {confirmed.reason}")

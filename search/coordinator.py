@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compressors.recipe import Recipe
-from search.choice import nearest_miss, ranked
+from search.choice import nearest_miss
 from search.events import BaselineKnown, Event
 from search.hypervolume import Box
 from search.profile import Profile
 from search.promotion import Promotion, next_promotion
+from search.promotion_order import PromotionOrder
 from search.proposals import Proposals
 from search.records import Stage, Trial
 from search.rungs import RungPlan, plan_rungs
@@ -296,7 +297,7 @@ class Coordinator:
         """The best one's loss lies within the noise of the validation split: nothing is left to be found."""
         if self.spec.objective != "metric" or self.profile is None:
             return None
-        for trial in ranked(self.book.all, "metric")[:1]:
+        for trial in self.book.ranked("metric")[:1]:
             loss, error = self.profile.baseline.metric - (trial.metric or 0.0), self._errors.get(trial.number)
             if error is not None and loss <= NOISE * error:
                 return Answer(
@@ -323,8 +324,10 @@ class Coordinator:
         if now >= self._deadline:
             return None
         if self._proposals.space.tuning:
+            assert self.profile is not None
+            order = PromotionOrder(self.spec.objective, self.profile.baseline, self.spec.budget)
             promotion = next_promotion(
-                self.book.all, self.book.towards, plan, now, proposals_left=self._proposals_left > 0
+                self.book.all, self.book.towards, plan, now, order, proposals_left=self._proposals_left > 0
             )
             if promotion is not None:
                 return promotion
@@ -345,7 +348,7 @@ class Coordinator:
 
     def _propose(self) -> Work | None:
         assert self._proposals is not None
-        best = [t for t in ranked(self.book.all, self.spec.objective) if t.knobs][:PARENTS]
+        best = [t for t in self.book.ranked(self.spec.objective) if t.knobs][:PARENTS]
         trial = self._proposals.ask(self.book.next_number, best)
         if trial is None:
             self._exhausted = True

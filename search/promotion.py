@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from search.promotion_order import PromotionOrder
 from search.records import Trial
 from search.rungs import HALVING, RungPlan
 
@@ -25,9 +26,8 @@ def rung_of(trial: Trial) -> int:
 
 
 def _waiting(trials: Collection[Trial], rung: int, towards: Mapping[int, int]) -> list[Trial]:
-    """Scored at `rung`, within the cost limits, not on their way further; best first."""
-    found = [t for t in trials if rung_of(t) == rung and t.number not in towards and _may_go_on(t)]
-    return sorted(found, key=lambda t: (-(t.metric or 0.0), t.number))
+    """Scored at `rung`, within the cost limits, not on their way further."""
+    return [t for t in trials if rung_of(t) == rung and t.number not in towards and _may_go_on(t)]
 
 
 def _may_go_on(trial: Trial) -> bool:
@@ -44,23 +44,24 @@ def next_promotion(
     towards: Mapping[int, int],
     plan: RungPlan,
     now: float,
+    order: PromotionOrder,
     *,
     proposals_left: bool,
 ) -> Promotion | None:
     """The promotion that a free slot should run next, or None: propose something new, or wait.
 
-    towards: rung that each running trial is on its way to. Before `plan.top_starts` a candidate goes on when it is in
-    the better half (rung 0) or third (rung 1) of those scored; from then on, the best few get all the time left.
-    Cost: O(trials log trials).
+    towards: rung that each running trial is on its way to. order: who comes first of those that wait. Before
+    `plan.top_starts` a candidate goes on when it is in the better half (rung 0) or third (rung 1) of those scored; from
+    then on, the best few get all the time left. Cost: O(trials log trials), and what `order` costs.
     """
     if now < plan.top_starts:
         for rung in (1, 0):
-            promotion = _halving(trials, towards, plan, rung, proposals_left=proposals_left)
+            promotion = _halving(trials, towards, plan, rung, order, proposals_left=proposals_left)
             if promotion is not None:
                 return promotion
         if proposals_left or towards:
             return None
-    return _to_the_top(trials, towards, plan)
+    return _to_the_top(trials, towards, plan, order)
 
 
 def _halving(
@@ -68,6 +69,7 @@ def _halving(
     towards: Mapping[int, int],
     plan: RungPlan,
     rung: int,
+    order: PromotionOrder,
     *,
     proposals_left: bool,
 ) -> Promotion | None:
@@ -82,10 +84,12 @@ def _halving(
     waiting = _waiting(trials, rung, towards)
     if not waiting:
         return None
-    return _promotion(waiting[0], rung + 1, plan)
+    return _promotion(order.of(waiting, trials)[0], rung + 1, plan)
 
 
-def _to_the_top(trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan) -> Promotion | None:
+def _to_the_top(
+    trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan, order: PromotionOrder
+) -> Promotion | None:
     """The best tuned candidates, once nothing that could beat them is still on a lower rung."""
     if any(rung < plan.top for rung in towards.values()):
         return None
@@ -96,8 +100,7 @@ def _to_the_top(trials: Collection[Trial], towards: Mapping[int, int], plan: Run
         tuned = _waiting(trials, 0, towards)
     if not tuned:
         return None
-    best = min(tuned, key=lambda t: (-(t.metric or 0.0), t.number))
-    return _promotion(best, plan.top, plan)
+    return _promotion(order.of(tuned, trials)[0], plan.top, plan)
 
 
 def _promotion(trial: Trial, rung: int, plan: RungPlan) -> Promotion:

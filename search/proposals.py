@@ -7,6 +7,7 @@ from typing import Any
 
 from compressors.recipe import Distillation, Phase, Quantization, Recipe, Step, StructuredPruning
 from search import space as knobs_of
+from search.choice import aims
 from search.cost_prediction import PlanCosts, Point
 from search.feasibility import Limits
 from search.layer_plan import filled, plan_of, template_key
@@ -114,7 +115,7 @@ class Proposals:
             self._sampler.tell(trial.number, None, {})
         elif trial.fidelity is not None and (trial.fidelity.rung >= 1 or trial.state == "completed"):
             excess = {v.field: v.excess for v in trial.violations}
-            self._sampler.tell(trial.number, trial.metric, excess or {"budget": 0.0})
+            self._sampler.tell(trial.number, aims(trial, self.spec.objective)[0], excess or {"budget": 0.0})
 
     def gate_work(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> GateWork:
         """From the trial's recipe if it has one (cheap, floor), else from its knobs."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from search.choice import as_best, ranked
+from search.choice import as_best
 from search.confirmation import confirm
 from search.coordinator import Answer, Coordinator
 from search.evaluator import make_evaluator
@@ -179,7 +179,7 @@ class _Driver:
         """The best file so far, for its owner to fetch, and for when this machine is lost."""
         if not force and time.monotonic() - self._kept_at < KEEP_SECONDS:
             return
-        for trial in ranked(self._coordinator.book.all, self._inputs.spec.objective)[:1]:
+        for trial in self._coordinator.book.ranked(self._inputs.spec.objective)[:1]:
             file = self._inputs.workspace / artifact_path(trial.number)
             if trial.artifact is None or trial.artifact == self._kept or not file.exists():
                 continue
@@ -195,7 +195,7 @@ class _Driver:
         profile = self._coordinator.profile
         if profile is None:
             return
-        for trial in ranked(self._coordinator.book.all, self._inputs.spec.objective)[:1]:
+        for trial in self._coordinator.book.ranked(self._inputs.spec.objective)[:1]:
             best = as_best(trial, profile.baseline)
             if best != self._best:
                 self._ledger.put_best(best)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from compressors.recipe import Recipe
-from search.choice import ranked
 from search.coordinator import Coordinator
 from search.records import Fidelity, Trial
 from search.spec import JobSpec
@@ -22,7 +21,7 @@ SECONDS = 20.0  # that must be left: the members are scored once or twice each
 
 def candidates(spec: JobSpec, coordinator: Coordinator) -> list[Trial]:
     """The best feasible trial and the next best ones that differ from it in their tuning only; fewer than two: none."""
-    best = [t for t in ranked(coordinator.book.all, spec.objective) if t.fidelity is not None and t.fidelity.rung > 0]
+    best = [t for t in coordinator.book.ranked(spec.objective) if t.fidelity is not None and t.fidelity.rung > 0]
     if not best:
         return []
     first = Recipe.from_json(best[0].recipe or {}).around_tuning()[0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from search.choice import ranked
 from search.events import Changed, Event, FrontChanged, Logged
 from search.front import Front
 from search.hypervolume import Box
 from search.ledger import LogLevel
 from search.outranking import Outranking
 from search.records import Score, Trial
+from search.spec import Objective
 
 PAUSED = "paused; goes on from its checkpoint"
 CANCELLED = "cancelled; goes on from its checkpoint if the job is retried"
@@ -64,6 +66,10 @@ class TrialBook:
         """From now on each change of the front is measured in this box."""
         self._box = box
         self._hypervolume = box.volume(self.rows[n] for n in self._front.numbers)
+
+    def ranked(self, objective: Objective) -> list[Trial]:
+        """Feasible, scored trials, best first, as `choice.ranked` says."""
+        return ranked(self.rows.values(), objective, self._box)
 
     def of_origin(self, *origins: str) -> list[Trial]:
         return [t for t in self.rows.values() if t.origin in origins]

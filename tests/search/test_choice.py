@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from search.choice import nearest_miss, ranked
-from search.records import Latency, Trial, Violation
+import math
+from dataclasses import replace
+
+import pytest
+
+from search.choice import aims, nearest_miss, ranked
+from search.hypervolume import Box
+from search.records import Baseline, Latency, Trial, Violation
+from search.spec import Budget
 
 
 def trial(number: int, *, metric: float | None = None, ratio: float = 0.5, size: int = 100, over: float = 0.0) -> Trial:
@@ -54,3 +61,24 @@ def test_an_unscored_candidate_inside_the_limits_is_nearer_than_any_miss() -> No
 
 def test_nothing_measured_means_no_answer() -> None:
     assert nearest_miss([Trial(number=0, state="failed")]) is None
+
+
+def test_the_best_compromise_stands_for_a_front() -> None:
+    """Share of the allowed loss that is left, times latency saved, times size saved."""
+    baseline = Baseline(metric=0.9, latency_ms=1.0, size_bytes=1000, macs=1, parameters=1)
+    trials = [
+        trial(0, metric=0.90, ratio=0.9, size=900),  # 1.0 x 0.1 x 0.1
+        trial(1, metric=0.88, ratio=0.5, size=500),  # 0.6 x 0.5 x 0.5
+        trial(2, metric=0.855, ratio=0.2, size=200),  # 0.1 x 0.8 x 0.8
+    ]
+    box = Box.of(baseline, Budget(max_metric_drop=0.05))
+    assert [t.number for t in ranked(trials, "pareto", box)] == [1, 2, 0]
+    assert [t.number for t in ranked(trials, "pareto")] == [0, 1, 2], "before the baseline is known"
+
+
+def test_aims_of_a_sampler() -> None:
+    found = replace(trial(0, metric=0.8, ratio=0.5, size=250), size_ratio=0.25)
+    assert aims(found, "metric") == (0.8,)
+    assert aims(found, "latency") == pytest.approx((math.log(2),))
+    assert aims(found, "size") == pytest.approx((math.log(4),))
+    assert aims(found, "pareto") == pytest.approx((0.8, math.log(2), math.log(4)))
