@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal
 
 TrialState = Literal["running", "completed", "gated", "stopped", "failed"]
 JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Outcome = Literal["feasible", "nearest_miss"]
+
+
+def _plain(value: Any) -> Any:
+    """Records become dicts, tuples lists; a mapping is walked only if it holds records."""
+    if is_dataclass(value):
+        return {name: _plain(part) for name, part in vars(value).items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict) and any(is_dataclass(part) for part in value.values()):
+        return {name: _plain(part) for name, part in value.items()}
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +122,8 @@ class Trial:
     predicted: Predicted | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain data. Shares `knobs` and `recipe` with the trial: copies of them would cost more than the rest."""
+        return {name: _plain(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Trial:

@@ -13,10 +13,15 @@ from sqlalchemy import Connection, Row, insert, select, update
 from search.ledger import ArtifactName, Directive, LeaseLost, LogLevel, Released
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 from service.blobs import BlobStore
+from service.curves import add_point
 from service.database import Database, db_now
 from service.leases import NO_LEASE, Lease, spent_until_now
-from service.tables import artifacts, job_logs, jobs, trials
+from service.tables import artifacts, job_logs, jobs
+from service.trial_writes import TrialWriter
 from service.trials import all_trials, settle_running_trials
+
+_CURVE = ("trial", "metric", "latency_ratio", "size_ratio", "feasible")
+_spent = (jobs.c.elapsed_s + spent_until_now).label("spent_s")
 
 
 class SqlLedger:
@@ -29,6 +34,7 @@ class SqlLedger:
         self._blobs = blobs
         self._lease = lease
         self._stopping = stopping
+        self._trials = TrialWriter(lease.job_id, lease.token)
 
     def directive(self) -> Directive:
         if self._stopping():
@@ -50,41 +56,31 @@ class SqlLedger:
         return [Trial.from_json({k: v for k, v in d.items() if k != "rev"}) for d in documents]
 
     def put_trial(self, trial: Trial) -> None:
-        # A trial that has ended shows that the job does not kill its workers.
-        change = {} if trial.state == "running" else {"lease_losses": 0}
-        with self._database.write() as connection:
-            rev = self._change(connection, change).rev
-            row = {
-                "rev": rev,
-                "state": trial.state,
-                "metric": trial.metric,
-                "feasible": trial.feasible,
-                "on_front": trial.on_front,
-                "document": trial.to_json(),
-                "updated_at": db_now(),
-            }
-            # The job's row is locked by now, so nobody can insert between these two.
-            key = {"job_id": self._lease.job_id, "number": trial.number}
-            if connection.execute(update(trials).where(*_is(key)).values(**row)).rowcount == 0:
-                connection.execute(insert(trials).values(**key, **row))
+        """Leaves the place on the front of a trial that is there already to `put_front`."""
+        row = self._trials.row(trial)
+        self._write_trials(lambda connection: self._trials.put(connection, row))
 
     def put_front(self, numbers: Sequence[int]) -> None:
-        wanted = set(numbers)
-        job_id = self._lease.job_id
-        query = select(trials.c.number).where(trials.c.job_id == job_id, trials.c.on_front.is_(True))
-        with self._database.write() as connection:
-            self._change(connection, raise_by=0)
-            before = set(connection.scalars(query))
-            for number in sorted(wanted ^ before):
-                rev = self._change(connection).rev
-                statement = update(trials).where(*_is({"job_id": job_id, "number": number}))
-                connection.execute(statement.values(on_front=number in wanted, rev=rev, updated_at=db_now()))
+        self._write_trials(lambda connection: self._trials.put_front(connection, numbers))
+
+    def _write_trials(self, write: Callable[[Connection], bool]) -> None:
+        try:
+            with self._database.write() as connection:
+                if not write(connection):
+                    raise self._lost()
+        except BaseException:
+            self._trials.forget()
+            raise
 
     def put_baseline(self, baseline: Baseline) -> None:
         self._put({"baseline": asdict(baseline)})
 
     def put_best(self, best: Best) -> None:
-        self._put({"best": asdict(best)})
+        document = asdict(best)
+        with self._database.write() as connection:
+            job = self._change(connection, {"best": document})
+            point = {name: document[name] for name in _CURVE}
+            add_point(connection, self._lease.job_id, "best", job.spent_s, point)
 
     def put_progress(self, progress: Progress) -> None:
         self._put({"progress": asdict(progress)})
@@ -139,7 +135,7 @@ class SqlLedger:
             update(jobs)
             .where(jobs.c.id == self._lease.job_id, jobs.c.lease_token == self._lease.token)
             .values(rev=jobs.c.rev + raise_by, **(change or {}))
-            .returning(jobs.c.id, jobs.c.name, jobs.c.rev, jobs.c.directive)
+            .returning(jobs.c.id, jobs.c.name, jobs.c.rev, jobs.c.directive, _spent)
         )
         row = connection.execute(statement).one_or_none()
         if row is None:
@@ -148,10 +144,6 @@ class SqlLedger:
 
     def _lost(self) -> LeaseLost:
         return LeaseLost(f"job {self._lease.job_id}: lease {self._lease.token} of {self._lease.worker} is over")
-
-
-def _is(key: Mapping[str, Any]) -> list[Any]:
-    return [trials.c[name] == value for name, value in key.items()]
 
 
 def _filename(label: str, which: str, suffix: str) -> str:

@@ -160,6 +160,7 @@ jobs = Table(
     Column("lease_expires_at", Double),
     Column("lease_losses", Integer, nullable=False, comment="workers that died on it since a trial last ended"),
     Column("elapsed_s", Double, nullable=False, comment="spent by coordinators before the present one"),
+    Column("trial_counts", _Document, comment="trials by state; null: none yet, or written by an earlier release"),
     CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
     CheckConstraint("directive IN ('run', 'pause', 'cancel')", name="directive"),
     Index(None, "project_id", "created_at", "id"),
@@ -195,9 +196,20 @@ trials = Table(
     Column("on_front", Boolean, nullable=False),
     Column("document", _Document, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("summary", _Document, comment="one short line of it; null: written by an earlier release"),
     Index(None, "job_id", "rev", unique=True),
     Index(None, "job_id", "state"),
     Index(None, "job_id", "on_front"),
+)
+
+curve_points = Table(
+    "curve_points",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("curve", String(20), primary_key=True, comment="best, hypervolume"),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False, comment="0, 1, ...: changes of the curve"),
+    Column("elapsed_s", Double, nullable=False, comment="spent by coordinators until then"),
+    Column("document", _Document, nullable=False),
 )
 
 job_logs = Table(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from service.database import Database, db_now
 from service.tables import artifacts, job_logs, jobs, trials
+from service.trial_summary import summary
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,24 @@ def settle_running_trials(connection: Connection, job_id: str, reason: str) -> N
     The caller's transaction holds the job's row.
     """
     running = select(trials).where(trials.c.job_id == job_id, trials.c.state == "running").order_by(trials.c.number)
-    for row in connection.execute(running).all():
+    found = connection.execute(running).all()
+    for row in found:
         rev = raise_revision(connection, job_id)
+        document = {**row.document, "state": "failed", "reason": reason}
         connection.execute(
             update(trials)
             .where(trials.c.job_id == job_id, trials.c.number == row.number)
-            .values(
-                rev=rev,
-                state="failed",
-                document={**row.document, "state": "failed", "reason": reason},
-                updated_at=db_now(),
-            )
+            .values(rev=rev, state="failed", document=document, summary=summary(document), updated_at=db_now())
         )
+    if found:
+        counts = count_trials(connection, job_id)
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(trial_counts=counts))
+
+
+def count_trials(connection: Connection, job_id: str) -> dict[str, int]:
+    """By state; looks at all of them. `jobs.trial_counts` has the same, kept with each write."""
+    query = select(trials.c.state, func.count()).where(trials.c.job_id == job_id).group_by(trials.c.state)
+    return {state: count for state, count in connection.execute(query).tuples()}
 
 
 def raise_revision(connection: Connection, job_id: str) -> int:
