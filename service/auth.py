@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +29,8 @@ from service.tokens import Principal, Tokens, digest, token_text
 
 COOKIE = "bantam_token"
 ROOT = Principal("root", "<data-dir>/token", DEFAULT_PROJECT, SCOPES)
+TRUSTED_S = 2.0
+_MOST_FOUND = 10_000
 _MODE = 0o600
 
 
@@ -53,19 +57,46 @@ def ensure_token(path: Path) -> str:
 
 
 class Authenticator:
-    """Knows the token of the data folder and all that are rows. Blocks; call it in a thread."""
+    """Knows the token of the data folder and all that are rows.
 
-    def __init__(self, root_token: str, tokens: Tokens) -> None:
+    A row that was found is believed for TRUSTED_S, so that polls do not read it each time. Whoever revokes tokens in
+    this process calls `forget`; one that another process has revoked opens this one for TRUSTED_S at most. Tokens that
+    open nothing are not remembered, and of the others only digests.
+    """
+
+    def __init__(self, root_token: str, tokens: Tokens, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = digest(root_token)
         self._tokens = tokens
+        self._clock = clock
+        self._found: dict[str, tuple[float, Principal]] = {}
 
-    def __call__(self, text: str | None) -> Principal | None:
-        """None for a token that opens nothing. Secrets are compared in constant time."""
+    def known(self, text: str | None) -> Principal | None:
+        """Without reading: the token of the data folder, and those found just before."""
         if text is None:
             return None
-        if secrets.compare_digest(digest(text), self._root):
+        given = digest(text)
+        if secrets.compare_digest(given, self._root):
             return ROOT
-        return self._tokens.authenticate(text)
+        until, principal = self._found.get(given, (0.0, ROOT))
+        return principal if self._clock() < until else None
+
+    def __call__(self, text: str | None) -> Principal | None:
+        """None for a token that opens nothing. Secrets are compared in constant time. Blocks; call it in a thread."""
+        principal = self.known(text)
+        if principal is not None or text is None:
+            return principal
+        found = self._found
+        principal = self._tokens.authenticate(text)
+        if principal is not None:
+            if len(found) >= _MOST_FOUND:
+                found.clear()
+            left = float("inf") if principal.expires_at is None else principal.expires_at - time.time()
+            found[digest(text)] = (self._clock() + min(TRUSTED_S, left), principal)
+        return principal
+
+    def forget(self) -> None:
+        """A read under way then fills the old dict, which nobody looks at any more."""
+        self._found = {}
 
 
 def given_token(connection: HTTPConnection) -> str | None:
@@ -105,10 +136,13 @@ class TokenGuard:
         if needed_scope(scope["method"], scope["path"]) is None:
             return None
         connection = HTTPConnection(scope)
-        try:
-            principal = await to_thread.run_sync(self._authenticate, given_token(connection))
-        except OperationalError:
-            return database_away()
+        token = given_token(connection)
+        principal = self._authenticate.known(token)
+        if principal is None:
+            try:
+                principal = await to_thread.run_sync(self._authenticate, token)
+            except OperationalError:
+                return database_away()
         if principal is None:
             detail = (
                 "no valid token; send `Authorization: Bearer TOKEN`. The first one lies in <data-dir>/token, an admin "

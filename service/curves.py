@@ -25,12 +25,22 @@ def read_curve(connection: Connection, job_id: str, curve: Curve, points: int) -
     ordinals = spread(_count(connection, job_id, curve), points)
     query = (
         select(curve_points.c.elapsed_s, curve_points.c.document)
-        .where(
-            curve_points.c.job_id == job_id, curve_points.c.curve == curve, curve_points.c.ordinal.in_(ordinals)
-        )
+        .where(curve_points.c.job_id == job_id, curve_points.c.curve == curve, curve_points.c.ordinal.in_(ordinals))
         .order_by(curve_points.c.ordinal)
     )
     return [{"elapsed_s": round(row.elapsed_s, 3), **row.document} for row in connection.execute(query)]
+
+
+def last_point(connection: Connection, job_id: str, curve: Curve) -> dict[str, Any]:
+    """Empty without one."""
+    query = (
+        select(curve_points.c.document)
+        .where(curve_points.c.job_id == job_id, curve_points.c.curve == curve)
+        .order_by(curve_points.c.ordinal.desc())
+        .limit(1)
+    )
+    document: dict[str, Any] = connection.execute(query).scalar_one_or_none() or {}
+    return document
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -26,8 +26,9 @@ from sqlalchemy import Connection, Double, Engine, Table, create_engine, event, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -35,6 +36,7 @@ BUSY_TIMEOUT_MS = 20_000
 _PAUSE_S = 0.001
 _PATIENT_AFTER_S = 1.0  # something holds the lock for long: look less often
 _LONG_PAUSE_S = 0.01
+_TRUSTED_S = 1.0  # a connection of the pool is not asked whether it lives when it was used as late as that
 _WRITE = "bantam_write"
 
 
@@ -97,18 +99,26 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database is not None:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine: Engine = create_engine(
-            self.url, json_serializer=dump_json, pool_size=pool_size, max_overflow=20, pool_pre_ping=not self.is_sqlite
-        )
+        self.engine: Engine = create_engine(self.url, json_serializer=dump_json, pool_size=pool_size, max_overflow=20)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", _ask_whether_it_lives)
+        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = self.engine.execution_options(**{_WRITE: True})
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view on SQLite; one view per statement on PostgreSQL."""
-        with self.engine.begin() as connection:
+        """One consistent view on SQLite; one view per statement on PostgreSQL, with no transaction around them."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """A writing transaction of one statement: on PostgreSQL it spares BEGIN and COMMIT their ways to the server."""
+        with (self._writer if self.is_sqlite else self._reader).begin() as connection:
             yield connection
 
     @contextmanager
@@ -149,6 +159,25 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _note_use(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ask_whether_it_lives(
+    connection: DBAPIConnection, record: ConnectionPoolEntry, fairy: PoolProxiedConnection
+) -> None:
+    """A connection that has lain idle may have been cut. To ask at every checkout would cost a way to the server."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) < _TRUSTED_S:
+        return
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error  # the pool then gives a new one
 
 
 def _prepare_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

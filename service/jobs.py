@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from search.records import JobState
 from search.spec import JobSpec
@@ -25,6 +25,7 @@ from service.trials import settle_running_trials
 
 TERMINAL: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
 Wish = Literal["cancel", "pause", "resume"]
+_revision = select(jobs.c.rev).where(jobs.c.id == bindparam("job"), jobs.c.project_id == bindparam("project"))
 
 
 def new_job_id() -> str:
@@ -83,9 +84,8 @@ class Jobs:
 
     def revision(self, job_id: str) -> int:
         """One indexed read: what a poll costs when nothing has changed. Raises Unknown."""
-        query = select(jobs.c.rev).where(jobs.c.id == job_id, jobs.c.project_id == self._project_id)
         with self._database.read() as connection:
-            rev = connection.execute(query).scalar_one_or_none()
+            rev = connection.execute(_revision, {"job": job_id, "project": self._project_id}).scalar_one_or_none()
         if rev is None:
             raise Unknown("job", job_id)
         return int(rev)

@@ -58,14 +58,15 @@ class SqlLedger:
     def put_trial(self, trial: Trial) -> None:
         """Leaves the place on the front of a trial that is there already to `put_front`."""
         row = self._trials.row(trial)
-        self._write_trials(lambda connection: self._trials.put(connection, row))
+        alone = self._trials.is_one_statement(row)
+        self._write_trials(lambda connection: self._trials.put(connection, row), alone=alone)
 
     def put_front(self, numbers: Sequence[int]) -> None:
         self._write_trials(lambda connection: self._trials.put_front(connection, numbers))
 
-    def _write_trials(self, write: Callable[[Connection], bool]) -> None:
+    def _write_trials(self, write: Callable[[Connection], bool], *, alone: bool = False) -> None:
         try:
-            with self._database.write() as connection:
+            with self._database.statement() if alone else self._database.write() as connection:
                 if not write(connection):
                     raise self._lost()
         except BaseException:

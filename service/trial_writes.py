@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Insert, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from search.records import Trial
+from service.curves import add_point, last_point
 from service.database import Encoded, db_now, dump_json
 from service.tables import jobs, trials
 from service.trial_summary import summary
 
+_KEY = ["job_id", "number"]
 _WRITTEN = ("rev", "state", "metric", "feasible", "document", "summary", "updated_at")
+_COLUMNS = ("job_id", "number", "on_front", *_WRITTEN)
 
 _change_job = (
     update(jobs)
@@ -44,17 +48,46 @@ _change_front = (
 )
 
 
-def _put(dialect: Any) -> Insert:
-    row = {name: bindparam(name) for name in ("job_id", "number", "on_front", *_WRITTEN) if name != "updated_at"}
-    statement = dialect.insert(trials).values(**row, updated_at=db_now())
-    # The place on the front is not the trial's own: only `put_front` changes it.
-    upsert: Insert = statement.on_conflict_do_update(
-        index_elements=["job_id", "number"], set_={name: statement.excluded[name] for name in _WRITTEN}
-    )
-    return upsert
+def _put() -> Insert:
+    """SQLite: after `_change_job`, in the same transaction."""
+    row = {name: bindparam(name) for name in _COLUMNS if name != "updated_at"}
+    statement = sqlite.insert(trials).values(**row, updated_at=db_now())
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=_overwritten(statement))
 
 
-_put_trial = {"sqlite": _put(sqlite), "postgresql": _put(postgresql)}
+def _put_at_once() -> Insert:
+    """PostgreSQL: both in one statement, which spares three of the four ways to the server and back."""
+    job = _change_job.cte("job")
+    columns = [trials.c[name] for name in _COLUMNS]
+    row = [
+        job.c.rev
+        if c.name == "rev"
+        else db_now()
+        if c.name == "updated_at"
+        else bindparam(f"new_{c.name}", type_=c.type)
+        for c in columns
+    ]
+    statement = postgresql.insert(trials).from_select([c.name for c in columns], select(*row).select_from(job))
+    upsert = statement.on_conflict_do_update(index_elements=_KEY, set_=_overwritten(statement))
+    return upsert.returning(trials.c.rev)
+
+
+def _overwritten(statement: Any) -> dict[str, Any]:
+    """The place on the front is not the trial's own: only `put_front` changes it."""
+    return {name: statement.excluded[name] for name in _WRITTEN}
+
+
+_put_on_sqlite = _put()
+_put_on_postgresql = _put_at_once()
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial ready to be written."""
+
+    values: dict[str, Any]
+    elapsed_s: float | None
+    hypervolume: float | None
 
 
 class TrialWriter:
@@ -65,19 +98,21 @@ class TrialWriter:
     """
 
     def __init__(self, job_id: str, token: int) -> None:
+        self._job_id = job_id
         self._lease = {"job": job_id, "token": token}
         self._states: dict[int, str] | None = None
         self._counts: Counter[str] = Counter()
         self._front: set[int] = set()
+        self._hypervolume: float | None = None
 
     def forget(self) -> None:
         self._states = None
 
-    def row(self, trial: Trial) -> dict[str, Any]:
+    def row(self, trial: Trial) -> TrialRow:
         """To be made before the transaction begins."""
         document = trial.to_json()
-        return {
-            "job_id": self._lease["job"],
+        values = {
+            "job_id": self._job_id,
             "number": trial.number,
             "state": trial.state,
             "metric": trial.metric,
@@ -86,23 +121,38 @@ class TrialWriter:
             "document": Encoded(dump_json(document)),
             "summary": Encoded(dump_json(summary(document))),
         }
+        return TrialRow(values, trial.elapsed_s, trial.hypervolume)
 
-    def put(self, connection: Connection, row: dict[str, Any]) -> bool:
+    def is_one_statement(self, row: TrialRow) -> bool:
+        """Whether `put` of this row needs no transaction around it on PostgreSQL."""
+        return self._states is not None and not self._moves(row)
+
+    def put(self, connection: Connection, row: TrialRow) -> bool:
         states = self._known(connection)
-        number, state = row["number"], row["state"]
+        number, state = row.values["number"], row.values["state"]
         if number in states:
             self._counts[states[number]] -= 1
-        elif row["on_front"]:
+        elif row.values["on_front"]:
             self._front.add(number)
         self._counts[state] += 1
         states[number] = state
         counts = {name: count for name, count in self._counts.items() if count}
-        parameters = {**self._lease, "counts": counts, "runs": int(state == "running")}
-        rev = connection.execute(_change_job, parameters).scalar_one_or_none()
-        if rev is None:
-            return False
-        connection.execute(_put_trial[connection.dialect.name], {**row, "rev": rev})
-        return True
+        change = {**self._lease, "counts": counts, "runs": int(state == "running")}
+        if connection.dialect.name == "postgresql":
+            new = {f"new_{name}": value for name, value in row.values.items()}
+            rev = connection.execute(_put_on_postgresql, {**change, **new}).scalar_one_or_none()
+        else:
+            rev = connection.execute(_change_job, change).scalar_one_or_none()
+            if rev is not None:
+                connection.execute(_put_on_sqlite, {**row.values, "rev": rev})
+        if rev is not None and self._moves(row):
+            point = {"hypervolume": row.hypervolume, "trial": number}
+            add_point(connection, self._job_id, "hypervolume", row.elapsed_s or 0.0, point)
+            self._hypervolume = row.hypervolume
+        return rev is not None
+
+    def _moves(self, row: TrialRow) -> bool:
+        return row.hypervolume is not None and row.hypervolume != self._hypervolume
 
     def put_front(self, connection: Connection, numbers: Sequence[int]) -> bool:
         """Touches the rows whose place changes, and no other; each gets a revision of its own."""
@@ -114,7 +164,7 @@ class TrialWriter:
         if changed:
             first = last - len(changed) + 1
             rows = [
-                {"job": self._lease["job"], "of": number, "is_on": number in wanted, "at_rev": first + i}
+                {"job": self._job_id, "of": number, "is_on": number in wanted, "at_rev": first + i}
                 for i, number in enumerate(changed)
             ]
             connection.execute(_change_front, rows)
@@ -125,8 +175,9 @@ class TrialWriter:
         """Reads the columns of all trials once per coordinator: 10,000 take some 20 ms."""
         if self._states is None:
             query = select(trials.c.number, trials.c.state, trials.c.on_front)
-            rows = connection.execute(query.where(trials.c.job_id == self._lease["job"])).all()
+            rows = connection.execute(query.where(trials.c.job_id == self._job_id)).all()
             self._states = {row.number: row.state for row in rows}
             self._counts = Counter(self._states.values())
             self._front = {row.number for row in rows if row.on_front}
+            self._hypervolume = last_point(connection, self._job_id, "hypervolume").get("hypervolume")
         return self._states

@@ -105,8 +105,8 @@ def settle_running_trials(connection: Connection, job_id: str, reason: str) -> N
 
 def count_trials(connection: Connection, job_id: str) -> dict[str, int]:
     """By state; looks at all of them. `jobs.trial_counts` has the same, kept with each write."""
-    query = select(trials.c.state, func.count()).where(trials.c.job_id == job_id).group_by(trials.c.state)
-    return {state: count for state, count in connection.execute(query).tuples()}
+    query = select(trials.c.state, func.count().label("trials")).where(trials.c.job_id == job_id)
+    return {row.state: row.trials for row in connection.execute(query.group_by(trials.c.state))}
 
 
 def raise_revision(connection: Connection, job_id: str) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.access_views import NewProject, ProjectList, ProjectView
 from service.auth import operators_only
-from service.deps import CursorDep, KeyDep, PrincipalDep, ProjectsDep
+from service.deps import CursorDep, KeyDep, PrincipalDep, ProjectsDep, StateDep
 from service.openapi import LOCATION
 from service.refusals import Unknown
 from service.tokens import Principal
@@ -48,10 +48,11 @@ def get_project(project_id: str, projects: ProjectsDep, principal: PrincipalDep)
 
 
 @router.delete("/{project_id}", status_code=204)
-def delete_project(project_id: str, projects: ProjectsDep, principal: PrincipalDep) -> Response:
+def delete_project(project_id: str, projects: ProjectsDep, principal: PrincipalDep, state: StateDep) -> Response:
     """An empty one, with its tokens."""
     _only_operators(principal)
     projects.delete(project_id)
+    state.authenticate.forget()
     return Response(status_code=204)
 
 

@@ -53,7 +53,7 @@ def test_sqlite_runs_in_wal_mode_with_foreign_keys(sqlite_settings: Settings) ->
     with database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 1
     database.close()
 
 

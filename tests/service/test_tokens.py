@@ -65,6 +65,7 @@ def test_a_token_ends_by_the_databases_clock(api: RunningApi) -> None:
     assert client.get("/v1/jobs").status_code == 200
     with api.database.write() as connection:
         connection.execute(update(tokens).values(expires_at=db_now() - 0.01))
+    api.state.authenticate.forget()
     assert client.get("/v1/jobs").status_code == 401
     with api.database.write() as connection:
         connection.execute(update(tokens).values(expires_at=None))
