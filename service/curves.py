@@ -1,4 +1,4 @@
-"""How a job's best candidate got better over time: one row where a curve changes, read at a bounded number of points."""
+"""How a job's best got better over time: one row where a curve changes, read at a bounded number of points."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _change_front = (
 
 def _put() -> Insert:
     """SQLite: after `_change_job`, in the same transaction."""
-    row = {name: bindparam(name) for name in _COLUMNS if name != "updated_at"}
+    row: dict[str, Any] = {name: bindparam(name) for name in _COLUMNS if name != "updated_at"}
     statement = sqlite.insert(trials).values(**row, updated_at=db_now())
     return statement.on_conflict_do_update(index_elements=_KEY, set_=_overwritten(statement))
 
@@ -59,14 +59,8 @@ def _put_at_once() -> Insert:
     """PostgreSQL: both in one statement, which spares three of the four ways to the server and back."""
     job = _change_job.cte("job")
     columns = [trials.c[name] for name in _COLUMNS]
-    row = [
-        job.c.rev
-        if c.name == "rev"
-        else db_now()
-        if c.name == "updated_at"
-        else bindparam(f"new_{c.name}", type_=c.type)
-        for c in columns
-    ]
+    made = {"rev": job.c.rev, "updated_at": db_now()}
+    row: list[Any] = [made.get(c.name, bindparam(f"new_{c.name}", type_=c.type)) for c in columns]
     statement = postgresql.insert(trials).from_select([c.name for c in columns], select(*row).select_from(job))
     upsert = statement.on_conflict_do_update(index_elements=_KEY, set_=_overwritten(statement))
     return upsert.returning(trials.c.rev)
