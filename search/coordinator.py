@@ -171,7 +171,7 @@ class Coordinator:
     def _profiled(self, result: Profiled) -> None:
         self.profile = result.profile
         self.common_stages.append(result.stage)
-        self._proposals = Proposals(self.spec, result.profile)
+        self._proposals = Proposals(self.spec, result.profile, history=result.history)
         self.book.measure_in(Box.of(result.profile.baseline, self.spec.budget))
         self.book.say(BaselineKnown(result.profile.baseline))
         for name, reason in result.profile.left_out.items():

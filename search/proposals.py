@@ -28,13 +28,15 @@ LATENCY_MARGIN = 0.985  # aim a little under the limit: the confirming measureme
 
 
 class Proposals:
-    """Not usable for proposals before `sensitivity` is set."""
+    """Not usable for proposals before `sensitivity` is set. history: measurements of earlier jobs, by template."""
 
-    def __init__(self, spec: JobSpec, profile: Profile) -> None:
+    def __init__(
+        self, spec: JobSpec, profile: Profile, *, history: Mapping[str, tuple[Point, ...]] | None = None
+    ) -> None:
         self.spec, self.profile = spec, profile
         self.space = knobs_of.Space.of(spec, profile)
         self.sensitivity: Sensitivity | None = None
-        self._points: dict[str, tuple[Point, ...]] = {}
+        self.points: dict[str, tuple[Point, ...]] = dict(history or {})
         self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
         self._limits = Limits.of(spec.budget, profile.baseline)
         self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
@@ -103,7 +105,7 @@ class Proposals:
     def note(self, recipe: Recipe, points: tuple[Point, ...]) -> None:
         """Plans for this recipe's template that were measured, for the cost model."""
         key = template_key(recipe)
-        self._points[key] = (*self._points.get(key, ()), *points)
+        self.points[key] = (*self.points.get(key, ()), *points)
 
     def tell(self, trial: Trial) -> None:
         """Once per trial: when it has been tuned first, or when it is known that it will not be."""
@@ -135,7 +137,7 @@ class Proposals:
             start=start,
             pinned=pinned,
             limits=self._aim(trial, at_floor, cheap),
-            points=self._points.get(key) or next(iter(self._points.values()), ()),
+            points=self.points.get(key) or next(iter(self.points.values()), ()),
             sensitivity=self.sensitivity,
         )
 

@@ -18,7 +18,7 @@ from compressors.programs import describe_layers
 from compressors.recipe import Recipe
 from search.cost_prediction import CostModel, PlanCosts, Point
 from search.feasibility import Limits
-from search.layer_plan import filled, full_plan, plan_of
+from search.layer_plan import filled, full_plan, plan_of, template_key
 from search.measuring import measure_quietly
 from search.profile import Profile
 from search.records import Latency
@@ -47,7 +47,7 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         found = profile(bench).profile
         bench.load()
     if work.allocation is None:
-        cost = _cost(bench, work.recipe, clock)
+        cost = _cost(bench, work.recipe, found, clock)
         return _result(work, found, [], _Tried(work.recipe, cost), fits=True, clock=clock)
     limits = work.limits
     assert limits is not None and work.sensitivity is not None
@@ -64,7 +64,7 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         recipe = filled(work.recipe, solution.plan, found)
         if any(recipe == other.recipe for other in tried):
             break
-        cost = _cost(bench, recipe, clock)
+        cost = _cost(bench, recipe, found, clock)
         tried.append(_Tried(recipe, cost, (solution.latency_ratio, solution.size_ratio)))
         points.append(_point(recipe, cost, found))
         room = _room(limits, cost, found)
@@ -77,7 +77,7 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
     return _result(work, found, [t for t in tried if t is not chosen], chosen, fits=best is not None, clock=clock)
 
 
-def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> dict[str, Any]:
+def _cost(bench: Workbench, recipe: Recipe, found: Profile, clock: StageClock) -> dict[str, Any]:
     """Latency, bytes, MACs and parameters of a recipe. Independent of the weights' values."""
     key = {**bench.model_key, "recipe": recipe.cost_key, **bench.target_key}
 
@@ -107,6 +107,8 @@ def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> dict[str, Any]
     value, _, cached = bench.cache.get_or_compute("cost", key, compute, keep=lambda cost: not cost["noisy"])
     if cached:
         clock.found("latency")
+    elif not value["noisy"]:
+        bench.cost_history.add(template_key(recipe), _point(recipe, value, found))
     return value
 
 

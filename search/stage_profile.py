@@ -38,7 +38,9 @@ def profile(bench: Workbench) -> Profiled:
     began = time.monotonic()
     value, _, cached = _entry(bench)
     return Profiled(
-        profile=Profile.from_json(value), stage=Stage(name="profile", seconds=time.monotonic() - began, cached=cached)
+        profile=Profile.from_json(value),
+        stage=Stage(name="profile", seconds=time.monotonic() - began, cached=cached),
+        history=bench.cost_history.load(),
     )
 
 

@@ -6,7 +6,7 @@ The coordinator makes works and takes results; the evaluator turns one into the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from compressors.recipe import Recipe
@@ -28,8 +28,11 @@ class ProfileWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Profiled:
+    """history: plans of this model that earlier jobs measured on this target, by template."""
+
     profile: Profile
     stage: Stage
+    history: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from compressors.runtime import Session
 from compressors.structured_pruning import verified_groups
 from compressors.tasks import Task, task
 from compressors.training import Batch, Training
+from search.cost_history import CostHistory
 from search.evaluation import Evaluation
 from search.inputs import JobInputs
 from search.quiet_baseline import QuietBaseline
@@ -230,6 +231,11 @@ class Workbench:
     def quiet_baseline(self) -> QuietBaseline:
         key = stage_key("quiet", {"model": self.inputs.model.sha256, **self.target_key})
         return QuietBaseline(self.inputs.cache / "quiet" / f"{key}.json")
+
+    @functools.cached_property
+    def cost_history(self) -> CostHistory:
+        key = stage_key("costs", {"model": self.inputs.model.sha256, **self.target_key})
+        return CostHistory(self.inputs.cache / "costs" / f"{key}.jsonl")
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
