@@ -36,7 +36,7 @@ BUDGETS: dict[str, tuple[Json, float]] = {
     "impossible": ({"latency_ratio": 0.03}, 1200),
     "main": ({"latency_ratio": 0.45, "size_ratio": 0.25}, 1200),
     "killed": ({"latency_ratio": 0.45, "size_ratio": 0.25}, 1200),
-    "tight": ({"latency_ratio": 0.40, "size_ratio": 0.21}, 1200),
+    "tight": ({"latency_ratio": 0.40, "size_ratio": 0.21}, 1800),
 }
 
 
@@ -153,6 +153,16 @@ def _show(client: Client, name: str, job: Json, seconds: float) -> None:
         print(
             f"   gates (shape, export, bytes, latency; all attempts of a repair): median {middle:.2f} s of {len(gates)}"
         )
+    told = report["explanation"]
+    spent, foretold = told["spending"], told["predictions"]
+    print(
+        f"   seconds of all stages {spent['total_s']:.0f}, of them tuning candidates within the cost limits "
+        f"{spent['feasible_tuning_share']:.1%}; candidates tuned though over them: {spent['tuned_over_budget']}"
+    )
+    print(
+        f"   predicted before they were measured: {foretold['count']} candidates, median error of latency "
+        f"{foretold['latency']['median_error']:.1%}, of size {foretold['size']['median_error']:.1%}"
+    )
 
 
 if __name__ == "__main__":
