@@ -106,7 +106,7 @@ def _with_ids(context: HookContext, body: Any) -> Any:
     """Puts in what chance would never find: the model and dataset that are there, a cron expression, a time zone."""
     if not isinstance(body, dict):
         return body
-    for name, value in (("cron", "0 3 * * *"), ("timezone", "Europe/Berlin")):
+    for name, value in (("cron", "0 3 * * *"), ("timezone", "Europe/Berlin"), ("url", "https://example.org/hook")):
         if _is_id(body.get(name)):
             body[name] = value
     for spec in (body, body.get("job")):
@@ -185,6 +185,7 @@ def settings_for(folder: Path, database_url: str | None = None) -> Settings:
         events_poll_s=0.01,
         events_max_s=0.03,
         max_schedules=10_000,
+        max_webhooks=10_000,
         max_queued_jobs=10_000,
     )
 

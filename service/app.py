@@ -38,6 +38,7 @@ from service.routes import (
     session,
     tokens,
     trials,
+    webhooks,
 )
 from service.settings import Settings
 from service.tokens import Tokens
@@ -79,7 +80,20 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     _install_guards(app, state)
 
     v1 = APIRouter(prefix="/v1")
-    for resource in (session, models, datasets, jobs, trials, events, schedules, catalog, tokens, projects, audit):
+    for resource in (
+        session,
+        models,
+        datasets,
+        jobs,
+        trials,
+        events,
+        schedules,
+        webhooks,
+        catalog,
+        tokens,
+        projects,
+        audit,
+    ):
         v1.include_router(resource.router)
     app.include_router(v1)
     app.include_router(probes.router)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from service import cli_access, cli_check, cli_compress, cli_jobs, cli_pack, cli_processes, cli_schedule
+from service import cli_access, cli_check, cli_compress, cli_jobs, cli_pack, cli_processes, cli_schedule, cli_webhook
 
 app = typer.Typer(
     name="bantam",
@@ -47,6 +47,7 @@ app.add_typer(cli_access.tokens, name="token", rich_help_panel="Access")
 app.add_typer(cli_access.projects, name="project", rich_help_panel="Access")
 app.add_typer(cli_processes.database, name="db", rich_help_panel="Run")
 app.add_typer(cli_schedule.app, name="schedule", rich_help_panel="Jobs")
+app.add_typer(cli_webhook.app, name="webhook", rich_help_panel="Jobs")
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def create_token(
     if as_json:
         print_json(made)
         return
-    until = "never ends" if made["expires_at"] is None else f"ends {_time(made['expires_at'])}"
+    until = "never ends" if made["expires_at"] is None else f"ends {short_time(made['expires_at'])}"
     about = f"token {made['id']} of project {made['project']}: {', '.join(made['scopes'])}; {until}. Keep it now:"
     errors.print(Text(about), soft_wrap=True)
     typer.echo(made["token"])
@@ -74,10 +74,10 @@ def list_tokens(
         "name": lambda t: t["name"],
         "project": lambda t: t["project"],
         "scopes": lambda t: ", ".join(t["scopes"]),
-        "ends": lambda t: _time(t["expires_at"]) or "never",
-        "last used": lambda t: _time(t["last_used_at"]) or "never",
+        "ends": lambda t: short_time(t["expires_at"]) or "never",
+        "last used": lambda t: short_time(t["last_used_at"]) or "never",
     }
-    _print_table(rows, columns, "no tokens but the one in the data folder; make one with: bantam token create NAME")
+    print_table(rows, columns, "no tokens but the one in the data folder; make one with: bantam token create NAME")
 
 
 @tokens.command("revoke")
@@ -125,8 +125,8 @@ def list_projects(
     if as_json:
         print_json(rows)
         return
-    columns = {"id": lambda p: p["id"], "name": lambda p: p["name"], "created": lambda p: _time(p["created_at"])}
-    _print_table(rows, columns, "no projects")
+    columns = {"id": lambda p: p["id"], "name": lambda p: p["name"], "created": lambda p: short_time(p["created_at"])}
+    print_table(rows, columns, "no projects")
 
 
 @projects.command("delete")
@@ -159,14 +159,14 @@ def audit(
         print_json(rows)
         return
     columns = {
-        "time": lambda r: _time(r["at"], seconds=True),
+        "time": lambda r: short_time(r["at"], seconds=True),
         "token": lambda r: f"{r['token_name']} ({r['token']})",
         "project": lambda r: r["project"],
         "what": lambda r: f"{r['method']} {r['object']}",
         "outcome": lambda r: f"{r['outcome']} ({r['status']})",
         "request": lambda r: r["request_id"],
     }
-    _print_table(rows, columns, "nothing was changed yet")
+    print_table(rows, columns, "nothing was changed yet")
 
 
 def delete(
@@ -187,7 +187,7 @@ def delete(
             console.print(Text(f"{key} is deleted"))
 
 
-def _print_table(rows: list[Json], columns: dict[str, Callable[[Json], str]], when_empty: str) -> None:
+def print_table(rows: list[Json], columns: dict[str, Callable[[Json], str]], when_empty: str) -> None:
     if not rows:
         console.print(when_empty)
         return
@@ -199,6 +199,6 @@ def _print_table(rows: list[Json], columns: dict[str, Callable[[Json], str]], wh
     console.print(table)
 
 
-def _time(value: str | None, *, seconds: bool = False) -> str:
+def short_time(value: str | None, *, seconds: bool = False) -> str:
     """`2026-01-05 10:00`, in UTC."""
     return str(value or "")[: 19 if seconds else 16].replace("T", " ")

@@ -21,7 +21,10 @@ import httpx
 
 from service.client_access import AccessCalls, key_header, pages
 from service.client_errors import DamagedDownload, ServiceProblem, ServiceUnreachable, WaitTimeout
+from service.client_webhooks import WebhookCalls
+from service.webhook_signature import BadSignature, verify_webhook
 
+__all__ = ["BadSignature", "Client", "Delta", "verify_webhook"]
 DEFAULT_URL = "http://127.0.0.1:8080"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -38,7 +41,7 @@ class Delta:
     complete: bool
 
 
-class Client(AccessCalls):
+class Client(AccessCalls, WebhookCalls):
     """Talks to one service. Use it as a context manager, or call `close`.
 
     timeout_s: for an answer to begin; uploads may take longer because the service reads every row before it answers.

@@ -30,6 +30,7 @@ from service.schedules import Schedules
 from service.settings import Settings
 from service.tokens import Principal, Tokens
 from service.trials import Trials
+from service.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ async def _schedules(state: StateDep, principal: PrincipalDep) -> Schedules:
     return Schedules(state.database, principal.project_id, state.limits)
 
 
+async def _webhooks(state: StateDep, principal: PrincipalDep) -> Webhooks:
+    return Webhooks(state.database, principal.project_id, state.limits)
+
+
 async def _removal(state: StateDep, principal: PrincipalDep) -> Removal:
     return Removal(state.database, principal.project_id)
 
@@ -107,6 +112,7 @@ CatalogueDep = Annotated[Catalogue, Depends(_catalogue)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 TrialsDep = Annotated[Trials, Depends(_trials)]
 SchedulesDep = Annotated[Schedules, Depends(_schedules)]
+WebhooksDep = Annotated[Webhooks, Depends(_webhooks)]
 RemovalDep = Annotated[Removal, Depends(_removal)]
 TokensDep = Annotated[Tokens, Depends(_tokens)]
 ProjectsDep = Annotated[Projects, Depends(_projects)]

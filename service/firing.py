@@ -20,6 +20,7 @@ from service.cron import last_ticks, next_run
 from service.database import Database, db_now, insert_if_new
 from service.jobs import TERMINAL, find_job, insert_job, new_job_id, steer_job
 from service.limits import Limits
+from service.outbox import note_refused_tick
 from service.refusals import Gone, Refusal, Unfit
 from service.schedule_policy import MAX_LISTED, Decision, Turn, plan, turn
 from service.tables import datasets, jobs, models, schedule_runs, schedules
@@ -92,6 +93,7 @@ def _take_turn(connection: Connection, limits: Limits, row: Row[Any], run_id: in
     except Refusal as refusal:  # nothing of the job is written yet
         logger.warning("schedule %s: its job was not submitted: %s", row.id, refusal)
         _decide(connection, run_id, "refused", str(refusal))
+        note_refused_tick(connection, row, run_id, str(refusal))
         return []
     _decide(connection, run_id, "submitted", what.reason, job_id)
     return [job_id]

@@ -16,6 +16,7 @@ from search.spec import JobSpec
 from service.catalogue import hold_inputs
 from service.database import Database, db_now
 from service.idempotency import Once, done_before, repeated
+from service.job_end import note_end
 from service.limits import Limits
 from service.pages import Page, newest_first
 from service.projects import lock_project
@@ -134,6 +135,7 @@ def steer_job(connection: Connection, row: Row[Any], wish: Wish) -> None:
     connection.execute(update(jobs).where(jobs.c.id == row.id).values(rev=jobs.c.rev + 1, **change))
     if change.get("state") == "cancelled":
         settle_running_trials(connection, row.id, "the job was cancelled")
+        note_end(connection, row.id)
 
 
 def find_job(connection: Connection, project_id: str, job_id: str, *, lock: bool = False) -> Row[Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, case, func, or_, select, update
 
 from service.database import Database, db_now
+from service.job_end import note_end
 from service.tables import jobs
 from service.trials import settle_running_trials
 
@@ -153,3 +154,4 @@ def _settle(connection: Connection, job_id: str, directive: str) -> None:
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
     if directive != "pause":
         settle_running_trials(connection, job_id, str(change["reason"]))
+        note_end(connection, job_id)

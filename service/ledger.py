@@ -15,6 +15,7 @@ from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 from service.blobs import BlobStore
 from service.curves import add_point
 from service.database import Database, db_now
+from service.job_end import note_end
 from service.leases import NO_LEASE, Lease, spent_until_now
 from service.tables import artifacts, job_logs, jobs
 from service.trial_writes import TrialWriter
@@ -123,6 +124,8 @@ class SqlLedger:
                 change["finished_at"] = db_now()
                 settle_running_trials(connection, self._lease.job_id, f"cut off: the job ended as {state}")
             self._change(connection, {**change, "elapsed_s": jobs.c.elapsed_s + spent_until_now, **NO_LEASE})
+            if state != "paused":
+                note_end(connection, self._lease.job_id)
 
     def _put(self, change: Mapping[str, Any]) -> None:
         with self._database.write() as connection:

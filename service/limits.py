@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, func, select
 from service.projects import stored_bytes
 from service.refusals import LimitReached
 from service.settings import Settings
-from service.tables import jobs, models, schedules
+from service.tables import jobs, models, schedules, webhooks
 
 _QUEUE_RETRY_S = 60
 _UPLOAD_RETRY_S = 5
@@ -30,6 +30,7 @@ class Limits:
     datasets: int
     stored_bytes: int | None
     schedules: int
+    webhooks: int
     queued_jobs: int
     running_jobs: int | None
 
@@ -40,6 +41,7 @@ class Limits:
             datasets=settings.max_datasets,
             stored_bytes=settings.max_stored_bytes,
             schedules=settings.max_schedules,
+            webhooks=settings.max_webhooks,
             queued_jobs=settings.max_queued_jobs,
             running_jobs=settings.max_running_jobs,
         )
@@ -58,6 +60,10 @@ class Limits:
     def check_schedule(self, connection: Connection, project_id: str) -> None:
         """Room for one more schedule? Raises LimitReached."""
         _check_count(connection, project_id, schedules, self.schedules, "delete schedules that are no longer used")
+
+    def check_webhook(self, connection: Connection, project_id: str) -> None:
+        """Room for one more webhook? Raises LimitReached."""
+        _check_count(connection, project_id, webhooks, self.webhooks, "delete webhooks that are no longer used")
 
     def check_queue(self, connection: Connection, project_id: str) -> None:
         """Room for one more job that waits? Raises LimitReached."""

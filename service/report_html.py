@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from service import wording
 from service.report_explanation import explanation_view
 from service.report_front import front_drawing
+from service.report_previous import previous_in_words
 
 Json = Mapping[str, Any]
 
@@ -40,6 +41,7 @@ def render(job: dict[str, Any], trials: list[dict[str, Any]], report: dict[str, 
         feasible=job.get("outcome") == "feasible",
         recipe=wording.recipe(winner.get("recipe"), groups),
         rows=_comparison(wording.metric_name(job), baseline, winner, report.get("test") or {}),
+        previous=previous_in_words(job.get("previous"), wording.metric_name(job)),
         budget=wording.budget_lines(spec.get("budget"), baseline, best),
         violations=[wording.violation(v) for v in winner.get("violations") or best.get("violations") or ()],
         limits=report.get("limits") or (),

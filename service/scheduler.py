@@ -1,4 +1,5 @@
-"""The scheduler's process, `python -m service.scheduler`: fires due schedules, settles what dead workers left, tidies.
+"""The scheduler's process, `python -m service.scheduler`: fires due schedules, sends webhooks, settles what dead
+workers left, tidies.
 
 Any number may run; each schedule still fires once.
 """
@@ -17,9 +18,10 @@ from service.firing import fire_due, forget_runs
 from service.idempotency import forget_keys
 from service.leases import Leases
 from service.limits import Limits
-from service.processes import die_with_parent, set_up_logging, stop_on_signals
+from service.processes import StopFlag, die_with_parent, set_up_logging, stop_on_signals
 from service.settings import Settings
 from service.tables import workers
+from service.webhook_delivery import Courier, forget_deliveries
 
 logger = logging.getLogger("bantam.scheduler")
 _CLEAN_UP_EVERY_S = 600.0
@@ -42,8 +44,10 @@ def clean_up(database: Database, settings: Settings) -> None:
     rows = Audit(database).forget(settings.audit_keep_s)
     keys = forget_keys(database, settings.idempotency_keep_s)
     runs = forget_runs(database, settings.schedule_runs_keep_s)
-    if rows or keys or runs:
-        logger.info("removed %d rows of the audit log, %d idempotency keys, %d ticks", rows, keys, runs)
+    events = forget_deliveries(database, settings.webhook_keep_s)
+    if rows or keys or runs or events:
+        words = "removed %d rows of the audit log, %d idempotency keys, %d ticks, %d webhook events"
+        logger.info(words, rows, keys, runs, events)
 
 
 def main(settings: Settings | None = None) -> None:
@@ -52,6 +56,12 @@ def main(settings: Settings | None = None) -> None:
     settings = settings or Settings()
     set_up_logging(settings)
     database = Database(settings.database)
+    with Courier(database, settings):
+        _run(database, settings, stop)
+    database.close()
+
+
+def _run(database: Database, settings: Settings, stop: StopFlag) -> None:
     cleaned = time.monotonic() - _CLEAN_UP_EVERY_S
     while not stop.is_set():
         try:
@@ -62,7 +72,6 @@ def main(settings: Settings | None = None) -> None:
         except SQLAlchemyError as error:
             logger.warning("round failed, trying again: %s", error)
         stop.wait(settings.scheduler_poll_s)
-    database.close()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 SESSION_PATH = "/v1/session"
 METRICS_PATH = "/metrics"
 _GUARDED = ("/v1", METRICS_PATH)
-_ADMIN = ("/v1/tokens", "/v1/projects", "/v1/audit")
+_ADMIN = ("/v1/tokens", "/v1/projects", "/v1/audit", "/v1/webhooks")
 _READING = ("GET", "HEAD", "OPTIONS")
 
 

@@ -244,6 +244,40 @@ idempotency_keys = Table(
     Column("created_at", Double, nullable=False, index=True),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="CASCADE"), index=True, comment="null: all jobs"),
+    Column("url", Text, nullable=False),
+    Column("events", String(100), nullable=False, comment="words with spaces between"),
+    Column("secret", String(100), nullable=False, comment="signs each request, so it is kept as it is"),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "project_id", "created_at", "id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(40), primary_key=True, comment="of the event, for this webhook"),
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("event", String(20), nullable=False),
+    Column("job_id", String(40), comment="no foreign key: the event outlives its job"),
+    Column("body", Text, nullable=False, comment="as it is signed and sent"),
+    Column("state", String(20), nullable=False, comment="pending, delivered, dead"),
+    Column("attempts", Integer, nullable=False, comment="begun so far"),
+    Column("next_attempt_at", Double, comment="null: none"),
+    Column("claimed_until", Double, comment="a scheduler is sending it; null: none is"),
+    Column("status", Integer, comment="of the last answer"),
+    Column("reason", Text, comment="why the last attempt failed"),
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double, comment="delivered or given up"),
+    Index(None, "webhook_id", "created_at", "id"),
+    Index(None, "state", "next_attempt_at"),
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

@@ -127,7 +127,8 @@ class JobView(BaseModel):
     """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel.
 
     metric_name: what people call the metric of the job's task; higher is better. resolved: by field, the names in the
-    specification as it was submitted; `spec` has their ids.
+    specification as it was submitted; `spec` has their ids. previous: a scheduled job against the schedule's last good
+    one before it, made when it has succeeded.
     """
 
     id: str
@@ -148,6 +149,7 @@ class JobView(BaseModel):
     progress: Progress
     baseline: Baseline | None
     best: Best | None
+    previous: dict[str, Any] | None
 
     @classmethod
     def of(cls, row: Row[Any]) -> JobView:
@@ -170,6 +172,7 @@ class JobView(BaseModel):
             progress=Progress(**row.progress) if row.progress else Progress(stage="queued"),
             baseline=Baseline(**row.baseline) if row.baseline else None,
             best=row.best,
+            previous=row.previous,
         )
 
     def etag(self) -> str:

@@ -84,7 +84,7 @@ def get_report(job: JobDep, trials: TrialsDep, accept: Annotated[str, Header()] 
     if prefers_html(accept):
         page = render(JobView.of(job).model_dump(mode="json"), trials.all(job.id), job.report)
         return HTMLResponse(page, headers={"Vary": "Accept"})
-    return JSONResponse(job.report, headers={"Vary": "Accept"})
+    return JSONResponse({**job.report, "previous": job.previous}, headers={"Vary": "Accept"})
 
 
 def _missing(job: Any, what: str) -> Problem:

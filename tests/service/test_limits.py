@@ -253,9 +253,11 @@ def test_uploads_at_a_time_are_counted_and_let_go(sqlite_settings: Settings, sta
 
 
 def test_limits_come_from_the_settings() -> None:
-    settings = Settings(max_models=1, max_datasets=2, max_stored_bytes=3, max_schedules=4, max_queued_jobs=5)
+    settings = Settings(
+        max_models=1, max_datasets=2, max_stored_bytes=3, max_webhooks=1, max_schedules=4, max_queued_jobs=5
+    )
     assert Limits.of(settings) == Limits(
-        models=1, datasets=2, stored_bytes=3, schedules=4, queued_jobs=5, running_jobs=None
+        models=1, datasets=2, stored_bytes=3, webhooks=1, schedules=4, queued_jobs=5, running_jobs=None
     )
     assert DEFAULT_PROJECT == "default"
 

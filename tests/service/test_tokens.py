@@ -137,6 +137,10 @@ def test_no_route_under_v1_is_open(shared_api: RunningApi) -> None:
         *(f"{method} /v1/tokens/{{token_id}}" for method in ("GET", "DELETE")),
         *(f"{method} /v1/projects" for method in ("GET", "POST")),
         *(f"{method} /v1/projects/{{project_id}}" for method in ("GET", "DELETE")),
+        *(f"{method} /v1/webhooks" for method in ("GET", "POST")),
+        *(f"{method} /v1/webhooks/{{webhook_id}}" for method in ("GET", "PATCH", "DELETE")),
+        "POST /v1/webhooks/{webhook_id}/test",
+        "GET /v1/webhooks/{webhook_id}/deliveries",
         "GET /v1/audit",
     }
 
