@@ -83,11 +83,13 @@ class Client(AccessCalls, WebhookCalls):
         """Streams a parquet, npz or safetensors file; the same bytes give the same id."""
         return self._upload("/v1/datasets", path, name)
 
-    def models(self) -> tuple[Json, ...]:
-        return _items(self._json("GET", "/v1/models"))
+    def models(self, *, name: str | None = None) -> tuple[Json, ...]:
+        """Newest first. name: only its versions, the latest first; a job may say `name@latest`."""
+        return _items(self._json("GET", "/v1/models", params={} if name is None else {"name": name}))
 
-    def datasets(self) -> tuple[Json, ...]:
-        return _items(self._json("GET", "/v1/datasets"))
+    def datasets(self, *, name: str | None = None) -> tuple[Json, ...]:
+        """Like models."""
+        return _items(self._json("GET", "/v1/datasets", params={} if name is None else {"name": name}))
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 

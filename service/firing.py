@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.fit import check_fit
-from search.spec import JobSpec
+from search.spec import JobSpec, SearchSpec
 from service.catalogue import StoredDataset, StoredModel, find_input
-from service.cron import last_ticks, next_run
+from service.cron import BadCron, last_ticks, next_run
 from service.database import Database, db_now, insert_if_new
+from service.job_end import last_good
 from service.jobs import TERMINAL, find_job, insert_job, new_job_id, steer_job
 from service.limits import Limits
 from service.outbox import note_refused_tick
@@ -41,6 +43,8 @@ def fire_due(database: Database, limits: Limits, now: float) -> list[str]:
         try:
             with database.write() as connection:
                 submitted += _fire(connection, limits, schedule_id, now)
+        except (BadCron, ZoneInfoNotFoundError) as error:
+            _stop(database, schedule_id, f"{error}; change it and enable the schedule again")
         except SQLAlchemyError:
             raise
         except Exception:  # one broken schedule must not keep the others from firing
@@ -70,6 +74,23 @@ def _fire(connection: Connection, limits: Limits, schedule_id: str, now: float) 
             submitted += _take_turn(connection, limits, row, run_id, what)
             catching_up = True
     return submitted
+
+
+def _stop(database: Database, schedule_id: str, reason: str) -> None:
+    """Disables a schedule that has no next tick: its zone has left the time zone database, or its cron no more comes
+    true. Says so in its history, and to webhooks.
+    """
+    logger.error("schedule %s: disabled: %s", schedule_id, reason)
+    with database.write() as connection:
+        row = connection.execute(select(schedules).where(schedules.c.id == schedule_id).with_for_update()).one_or_none()
+        if row is None or not row.enabled:
+            return
+        change = {"enabled": False, "next_run_at": None}
+        connection.execute(update(schedules).where(schedules.c.id == schedule_id).values(**change))
+        give_up_waiting(connection, schedule_id, "the schedule was disabled")
+        run_id = None if row.next_run_at is None else _note(connection, row, row.next_run_at, "refused", reason)
+        if run_id is not None:
+            note_refused_tick(connection, row, run_id, reason)
 
 
 def _next_in_line(connection: Connection, limits: Limits, row: Row[Any]) -> list[str]:
@@ -110,7 +131,19 @@ def submit_scheduled(connection: Connection, row: Row[Any], limits: Limits, job_
         raise Gone("; ".join(f"{missing.field}: {missing}" for missing in found))
     if found.names:
         _check_fit(connection, row.project_id, found.spec)
-    insert_job(connection, row.project_id, found.spec, limits, job_id=job_id, schedule_id=row.id, names=found.names)
+    spec = _warm(connection, row, found.spec) if row.warm_start else found.spec
+    insert_job(connection, row.project_id, spec, limits, job_id=job_id, schedule_id=row.id, names=found.names)
+
+
+def _warm(connection: Connection, row: Row[Any], spec: JobSpec) -> JobSpec:
+    """Lets the search start from the schedule's last good job, unless the schedule's job names one itself."""
+    good = last_good(connection, row.id)
+    document = spec.model_dump(mode="json")
+    given = document["search"].get("start_from") or {}
+    if good is None or given.get("job") is not None or "start_from" not in SearchSpec.model_fields:
+        return spec
+    search = {**document["search"], "start_from": {**given, "job": good.id}}
+    return JobSpec.model_validate({**document, "search": search})
 
 
 def _check_fit(connection: Connection, project_id: str, spec: JobSpec) -> None:

@@ -9,8 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import select, update
 
+from search.records import JobState
+from search.spec import JobSpec, SearchSpec
+from service import firing
 from service.catalogue import Catalogue
 from service.database import Database
 from service.firing import fire_due, forget_runs
@@ -21,6 +25,7 @@ from service.schedules import Schedule, Schedules
 from service.settings import Settings
 from service.supervisor import python_module
 from service.tables import DEFAULT_PROJECT, jobs, schedule_runs, schedules
+from tests.service import sample_job, seeded
 from tests.service.api import RunningApi
 from tests.service.rows import DATASET, LIMITS, MODEL, add_inputs, jobs_of, make_spec
 from tests.service.test_schedules import at, make
@@ -150,6 +155,11 @@ def test_a_broken_schedule_does_not_keep_others_from_firing(database: Database) 
         connection.execute(update(schedules).where(schedules.c.id == broken.id).values(**change))
     assert len(fire_due(database, LIMITS, at(NIGHTS[0]))) == 1
     assert decisions(database, good) == ["submitted"]
+    stopped = all_of(database).get(broken.id)
+    assert (stopped.enabled, stopped.next_run_at) == (False, None)
+    (row,) = all_of(database).runs(broken.id, limit=9, cursor=None).rows
+    assert (row.tick, row.decision) == (at(NIGHTS[0]), "refused")
+    assert "Mars/Olympus" in row.reason
 
 
 def test_a_job_that_this_release_no_longer_takes_is_refused(database: Database) -> None:
@@ -191,6 +201,41 @@ def test_a_new_version_that_does_not_fit_is_refused_with_the_reason(database: Da
     page = all_of(database).runs(made.id, limit=1, cursor=None)
     assert page.rows[0].decision == "refused"
     assert "label" in page.rows[0].reason
+
+
+class StartFrom(BaseModel):
+    job: str | None = None
+    recipes: list[dict[str, Any]] = []
+
+
+class StartingSearch(SearchSpec):
+    start_from: StartFrom | None = None
+
+
+class StartingSpec(JobSpec):
+    search: StartingSearch = StartingSearch()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_warm_start_is_from_the_last_good_job(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    monkeypatch.setattr(firing, "JobSpec", StartingSpec)
+    monkeypatch.setattr(firing, "SearchSpec", StartingSearch)
+    made = make(database, warm_start=warm)
+    started = []
+    good: str | None = None
+    states: list[JobState] = ["failed", "succeeded", "cancelled", "succeeded", "succeeded"]
+    for night, state in zip(NIGHTS, states, strict=False):
+        (job_id,) = fire_due(database, LIMITS, at(night))
+        started.append((jobs_of(database).get(job_id).spec["search"].get("start_from") or {}).get("job"))
+        assert started[-1] == (good if warm else None), night
+        ledger = seeded.coordinator(database, settings.data_dir)
+        ledger.put_best(sample_job.best(sample_job.trials()))
+        ledger.finish(state, outcome=None, reason=None, report=None)
+        good = job_id if state == "succeeded" else good
+    assert len(set(started) - {None}) == (2 if warm else 0)
+    assert all_of(database).get(made.id).job == made.job, "the schedule's own job stays as it was given"
 
 
 def many_rows(database: Database, columns: int = 2) -> str:

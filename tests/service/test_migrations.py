@@ -16,7 +16,18 @@ from service.database import Database
 from service.idempotency import Once
 from service.leases import Leases
 from service.settings import Settings
-from service.tables import artifacts, idempotency_keys, job_logs, jobs, metadata, models, projects, trials
+from service.tables import (
+    artifacts,
+    idempotency_keys,
+    job_logs,
+    jobs,
+    metadata,
+    model_versions,
+    models,
+    projects,
+    schedules,
+    trials,
+)
 from service.views import JobView
 from tests.service.rows import LIMITS, jobs_of, make_spec
 
@@ -116,6 +127,11 @@ def test_a_stored_database_of_the_first_release_is_brought_up_whole(empty_databa
         (s, 0) for s in ("succeeded", "running", "queued", "paused", "cancelled")
     }
     assert len([v for v in views if v.schedule is not None]) == 1
+    with database.read() as connection:
+        kept = connection.execute(select(model_versions.c.object_id, model_versions.c.number)).all()
+        assert sorted(kept) == [(key, 1) for key in sorted(connection.scalars(select(models.c.id)))]
+        (old,) = connection.execute(select(schedules)).all()
+    assert (old.missed, old.overlap, old.warm_start) == ("run_once", "skip", False)
 
     paused = next(v for v in views if v.state == "paused")
     once = Once("default", "retry-me", "another digest than the one that was kept")
