@@ -22,7 +22,12 @@ from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
 
 Directive = Literal["run", "pause", "cancel"]
 LogLevel = Literal["info", "warning", "error"]
-ArtifactName = Literal["winner", "baseline"]
+ArtifactName = str  # 'winner', 'baseline', or `trial_file` of a member of the front
+
+
+def trial_file(number: int) -> ArtifactName:
+    """Under which a trial's own file is kept."""
+    return f"trial-{number}"
 
 
 class LeaseLost(Exception):

@@ -17,7 +17,7 @@ from search.evaluator_process import Bench
 from search.events import BaselineKnown, Changed, Event, FrontChanged
 from search.executor import Executor
 from search.inputs import JobInputs
-from search.ledger import Ledger
+from search.ledger import Ledger, trial_file
 from search.local_executor import LocalExecutor
 from search.records import JobState, Outcome, Progress
 from search.report import build_report
@@ -32,6 +32,7 @@ DIRECTIVE_SECONDS = 1.0
 PROGRESS_SECONDS = 1.0
 KEEP_SECONDS = 30.0  # between two copies of the best file so far into the store
 PATIENCE_SECONDS = 900.0
+FRONT_FILES = 32  # of a front's members that are kept, the fastest ones
 
 MakeExecutor = Callable[[JobInputs], Executor]
 
@@ -101,6 +102,8 @@ class _Driver:
             return
         self._ledger.put_artifact("baseline", inputs.workspace / "baseline.onnx")
         self._ledger.put_artifact("winner", inputs.workspace / verdict.artifact)
+        if inputs.spec.objective == "pareto":
+            self._keep_front()
         confirmed = replace(coordinator.profile.baseline, latency_ms=verdict.confirmed.baseline_latency_ms)
         self._ledger.put_baseline(confirmed)  # measured in the same rounds as the winner
         best = as_best(verdict.trial, coordinator.profile.baseline, test_metric=verdict.confirmed.test_metric)
@@ -108,6 +111,13 @@ class _Driver:
         self._progress("confirm", force=True)
         outcome: Outcome = "feasible" if verdict.trial.feasible else "nearest_miss"
         self._ledger.finish("succeeded", outcome=outcome, reason=verdict.reason, report=report)
+
+    def _keep_front(self) -> None:
+        """The files of the front's members, where the front is the answer; those of an earlier host may be gone."""
+        for number in self._coordinator.book.front[:FRONT_FILES]:
+            file = self._inputs.workspace / artifact_path(number)
+            if file.exists():
+                self._ledger.put_artifact(trial_file(number), file)
 
     @property
     def _now(self) -> float:

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
-from service.deps import JobDep, JobIdDep, StateDep, TrialsDep
+from search.ledger import trial_file
+from service.deps import JobDep, JobIdDep, State, StateDep, TrialsDep
 from service.jobs import TERMINAL
 from service.openapi import refusals
 from service.problems import Problem
 from service.refusals import Unknown
 from service.report_html import render
+from service.trials import Trials
 from service.views import MAX_REV, Front, JobView, TrialPage, TrialView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["trials"])
@@ -60,9 +62,22 @@ def get_artifact(
     job: JobDep, trials: TrialsDep, state: StateDep, which: Literal["winner", "baseline"] = "winner"
 ) -> FileResponse:
     """The exported file; `Digest` holds its sha256 (RFC 3230)."""
-    artifact = trials.artifact(job.id, which)
+    return _file(job, trials, state, which, f"the {which}'s file")
+
+
+@router.get("/trials/{number}/artifact", response_class=FileResponse, responses=_FILE)
+def get_trial_artifact(
+    job: JobDep, trials: TrialsDep, state: StateDep, number: Annotated[int, Path(ge=0, le=2**31 - 1)]
+) -> FileResponse:
+    """The exported file of a trial on the front, which jobs with objective `pareto` keep, as far as they are among the
+    fastest 32. The trial says how it was measured while the search ran; only the winner is measured longer."""
+    return _file(job, trials, state, trial_file(number), f"the file of trial {number}")
+
+
+def _file(job: Any, trials: Trials, state: State, name: str, what: str) -> FileResponse:
+    artifact = trials.artifact(job.id, name)
     if artifact is None:
-        raise _missing(job, f"the {which}'s file")
+        raise _missing(job, what)
     try:
         path = state.blobs.path(artifact.sha256)
     except FileNotFoundError as error:

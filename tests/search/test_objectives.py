@@ -48,6 +48,8 @@ def test_an_objective_is_what_the_answer_is_best_at(objective: str, tmp_path: Pa
         cheap = next(t for t in ledger.rows.values() if t.origin == "cheap")
         assert (winner.size_bytes or 0) < (cheap.size_bytes or 0), "int8 alone leaves more"
     _front_is_whole(report, ledger, box)
+    kept = {f"trial-{n}.onnx" for n in ledger.front} if objective == "pareto" else set()
+    assert {path.name for path in (tmp_path / "out").glob("trial-*")} == kept
     ort.InferenceSession(tmp_path / "out" / "winner.onnx")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from search.ledger import trial_file
 from search.records import Baseline, Best, Progress
 from service.blobs import BlobStore
 from service.leases import Leases
@@ -269,6 +270,23 @@ def test_the_artifact_carries_its_hash_and_a_harmless_name(sqlite_api: RunningAp
     assert response.headers["Content-Disposition"] == 'attachment; filename="a-..-b-winner.onnx"'
     assert sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact?which=baseline").content == b"baseline" * 1000
     assert sqlite_api.client.get(f"/v1/jobs/{job_id}/artifact?which=other").status_code == 422
+
+
+def test_members_of_a_kept_front_have_files_of_their_own(sqlite_api: RunningApi, tmp_path: Path) -> None:
+    job_id = sqlite_api.submit(name="front")
+    ledger = coordinator(sqlite_api)
+    ledger.put_trial(make_trial(7))
+    file = tmp_path / "trial-7.onnx"
+    file.write_bytes(b"seven")
+    ledger.put_artifact(trial_file(7), file)
+    response = sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/7/artifact")
+    assert response.content == b"seven"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="front-trial-7.onnx"'
+    assert sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/8/artifact").status_code == 409
+    ledger.finish("succeeded", outcome="feasible", reason=None, report={})
+    gone = sqlite_api.client.get(f"/v1/jobs/{job_id}/trials/8/artifact")
+    assert gone.status_code == 404
+    assert "the file of trial 8" in gone.json()["detail"]
 
 
 def test_a_job_that_ended_without_a_winner_says_why(sqlite_api: RunningApi) -> None:
