@@ -44,9 +44,6 @@ def test_an_objective_is_what_the_answer_is_best_at(objective: str, tmp_path: Pa
     assert baseline.metric - (winner.metric or 0.0) <= BUDGET["max_metric_drop"]
     assert ledger.best is not None
     assert ledger.best.trial == winner.number
-    if objective != "latency":  # on a network this small the time is all overhead
-        cheap = next(t for t in ledger.rows.values() if t.origin == "cheap")
-        assert (winner.size_bytes or 0) < (cheap.size_bytes or 0), "int8 alone leaves more"
     _front_is_whole(report, ledger, box)
     kept = {f"trial-{n}.onnx" for n in ledger.front} if objective == "pareto" else set()
     assert {path.name for path in (tmp_path / "out").glob("trial-*")} == kept
