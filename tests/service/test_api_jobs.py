@@ -305,7 +305,7 @@ def test_the_report_comes_as_json_or_as_a_page(sqlite_api: RunningApi) -> None:
     ledger.put_trial(make_trial(0))
     ledger.finish("succeeded", outcome="feasible", reason=None, report={"outcome": "feasible"})
     url = f"/v1/jobs/{job_id}/report"
-    assert sqlite_api.client.get(url).json() == {"outcome": "feasible"}
+    assert sqlite_api.client.get(url).json() == {"outcome": "feasible", "previous": None}
     page = sqlite_api.client.get(url, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["Content-Type"].startswith("text/html")
     assert "<html" in page.text
