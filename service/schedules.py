@@ -110,7 +110,10 @@ class Schedules:
             return [_schedule(connection, row) for row in page.rows], page.next_cursor
 
     def change(self, schedule_id: str, fields: Mapping[str, Any], now: float) -> Schedule:
-        """Sets columns and works out the next run anew. Raises Unknown, BadCron, Gone."""
+        """Sets columns. A new timetable begins now; without one, a tick that is due stays due.
+
+        Raises Unknown, BadCron, Gone.
+        """
         with self._database.write() as connection:
             old = self._find(connection, schedule_id, lock=True)
             merged = {"cron": old.cron, "timezone": old.timezone, "enabled": old.enabled, **fields}
@@ -119,8 +122,11 @@ class Schedules:
                 _hold(connection, self._project_id, JobSpec.model_validate(fields["job"]))
             if not merged["enabled"]:
                 give_up_waiting(connection, schedule_id, "the schedule was disabled")
-            values = {**fields, "next_run_at": due if merged["enabled"] else None}
-            connection.execute(update(schedules).where(schedules.c.id == schedule_id).values(**values))
+            values = dict(fields)
+            if (merged["cron"], merged["timezone"], merged["enabled"]) != (old.cron, old.timezone, old.enabled):
+                values["next_run_at"] = due if merged["enabled"] else None
+            if values:
+                connection.execute(update(schedules).where(schedules.c.id == schedule_id).values(**values))
             return self._find(connection, schedule_id)
 
     def delete(self, schedule_id: str) -> None:

@@ -80,6 +80,16 @@ def test_a_disabled_schedule_does_not_fire(database: Database) -> None:
     assert on.next_run_at == at("2026-03-01 05:00")
 
 
+def test_a_change_beside_the_timetable_loses_no_tick(database: Database) -> None:
+    made = make(database)
+    schedules = Schedules(database, DEFAULT_PROJECT, LIMITS)
+    late = at("2026-03-01 03:00") + 0.3
+    for fields in ({"name": "renamed"}, {"enabled": True}, {"overlap": "queue", "cron": "0 3 * * *"}, {}):
+        assert schedules.change(made.id, fields, late).next_run_at == at("2026-03-01 03:00"), fields
+    assert len(fire_due(database, LIMITS, late)) == 1
+    assert schedules.change(made.id, {"timezone": "Asia/Tokyo"}, late).next_run_at == at("2026-03-01 18:00")
+
+
 def test_a_tick_fires_settles_and_forgets_silent_workers(database: Database, settings: Settings) -> None:
     make(database)
     job_id = add_job(database)
