@@ -20,7 +20,7 @@ from service.catalogue import StoredDataset, StoredModel, find_input
 from service.cron import BadCron, last_ticks, next_run
 from service.database import Database, db_now, insert_if_new
 from service.job_end import last_good
-from service.jobs import TERMINAL, find_job, insert_job, new_job_id, steer_job
+from service.jobs import find_job, insert_job, new_job_id, steer_job
 from service.limits import Limits
 from service.outbox import note_refused_tick
 from service.refusals import Gone, Refusal, Unfit
@@ -29,6 +29,7 @@ from service.tables import datasets, jobs, models, schedule_runs, schedules
 from service.versions import Resolved, references, resolve
 
 logger = logging.getLogger("bantam.scheduler")
+_UNDER_WAY = ("queued", "running", "paused")
 
 
 def fire_due(database: Database, limits: Limits, now: float) -> list[str]:
@@ -193,8 +194,10 @@ def _decide(
 
 
 def _active(connection: Connection, schedule_id: str) -> list[tuple[str, str]]:
-    query = select(jobs.c.id, jobs.c.state).where(jobs.c.schedule_id == schedule_id, jobs.c.state.not_in(TERMINAL))
-    return [(row.id, row.state) for row in connection.execute(query.order_by(jobs.c.created_at))]
+    query = select(jobs.c.id, jobs.c.state, jobs.c.created_at)
+    found = connection.execute(query.where(jobs.c.schedule_id == schedule_id, jobs.c.state.in_(_UNDER_WAY)))
+    # Sorted here: asked for in order, SQLite reads all jobs that the schedule ever had.
+    return [(row.id, row.state) for row in sorted(found, key=lambda row: row.created_at)]
 
 
 def _waiting(connection: Connection, schedule_id: str) -> list[int]:

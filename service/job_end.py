@@ -30,7 +30,7 @@ def last_good(connection: Connection, schedule_id: str, *, other_than: str | Non
     query = select(jobs).where(jobs.c.schedule_id == schedule_id, jobs.c.state == "succeeded", jobs.c.best.is_not(None))
     if other_than is not None:
         query = query.where(jobs.c.id != other_than)
-    return connection.execute(query.order_by(jobs.c.finished_at.desc(), jobs.c.id).limit(1)).one_or_none()
+    return connection.execute(query.order_by(jobs.c.finished_at.desc()).limit(1)).one_or_none()
 
 
 def _side(connection: Connection, row: Row[Any]) -> Side:

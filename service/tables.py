@@ -137,7 +137,7 @@ jobs = Table(
     Column("name", String(200), nullable=False),
     Column("priority", Integer, nullable=False, comment="higher ones are taken first"),
     Column("model_id", ForeignKey("models.id", ondelete="SET NULL"), index=True, comment="null: deleted since"),
-    Column("schedule_id", ForeignKey("schedules.id", ondelete="SET NULL"), index=True),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="SET NULL")),
     Column("spec", _Document, nullable=False),
     Column("resolved", _Document, comment="what names in the specification stood for; null: it had none"),
     Column("previous", _Document, comment="comparison with the schedule's last good job, made at the end"),
@@ -166,6 +166,8 @@ jobs = Table(
     Index(None, "project_id", "created_at", "id"),
     Index(None, "project_id", "state", "created_at", "id"),
     Index(None, "state", "priority", "created_at", "id"),
+    Index(None, "schedule_id", "created_at"),
+    Index(None, "schedule_id", "state", "finished_at"),
 )
 
 schedule_runs = Table(
@@ -275,6 +277,7 @@ webhook_deliveries = Table(
     Column("created_at", Double, nullable=False),
     Column("ended_at", Double, comment="delivered or given up"),
     Index(None, "webhook_id", "created_at", "id"),
+    Index(None, "webhook_id", "state", "next_attempt_at"),
     Index(None, "state", "next_attempt_at"),
 )
 

@@ -53,7 +53,8 @@ def claim(database: Database, *, lease_s: float) -> list[Claimed]:
     """The oldest due event of each of a few webhooks that nobody is sending to."""
     mine = webhook_deliveries.c.webhook_id == webhooks.c.id
     waiting = select(webhook_deliveries.c.id).where(mine, *_due)
-    under_way = select(webhook_deliveries.c.id).where(mine, webhook_deliveries.c.claimed_until >= db_now())
+    claimed = webhook_deliveries.c.state == "pending", webhook_deliveries.c.claimed_until >= db_now()
+    under_way = select(webhook_deliveries.c.id).where(mine, *claimed)
     query = (
         select(webhooks)
         .where(webhooks.c.enabled.is_(True), waiting.exists(), ~under_way.exists())
