@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -66,11 +65,6 @@ def last_ticks(cron: str, timezone: str, *, first: float, until: float, most: in
         if len(found) >= most or start == first:
             return found[-most:]
         window *= 2
-
-
-def upcoming(cron: str, timezone: str, after: float, count: int) -> list[float]:
-    """The next `count` ticks. Raises BadCron."""
-    return list(islice(ticks(cron, timezone, after), count))
 
 
 # Below, times without a zone: moments are UTC, `local` is what a clock on the wall shows.
