@@ -150,6 +150,11 @@ def spending_lines(spending: Json) -> list[str]:
         lines.append(
             f"Within the limits when they were tuned, over them when measured longer: {len(late)}{_numbers(late)}."
         )
+    if spending.get("nearest_miss_tuned") is not None:
+        lines.append(
+            f"Nothing could meet the budget; trial {spending['nearest_miss_tuned']}, the nearest miss, was tuned a "
+            "little once the search was over, so that the answer is worth having."
+        )
     return lines
 
 

@@ -16,7 +16,7 @@ from compressors.recipes.step import Step
 def read_fields(configuration: type[Step], document: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for `configuration` out of a document's fields. Raises InvalidRecipe with field, value and remedy."""
     technique = configuration.technique
-    hints = typing.get_type_hints(configuration)
+    hints = _hints(configuration)
     known = {field.name for field in dataclasses.fields(configuration)}
     for earlier, name in configuration.renamed.items():
         if earlier in document and name in document:
@@ -30,6 +30,16 @@ def read_fields(configuration: type[Step], document: Mapping[str, Any]) -> dict[
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidRecipe(f"{technique}.{name}: no such field; {hint}known are {sorted(known)}")
     return {name: _value(f"{technique}.{name}", value, hints[name]) for name, value in document.items()}
+
+
+_HINTS: dict[type[Step], Mapping[str, Any]] = {}
+
+
+def _hints(configuration: type[Step]) -> Mapping[str, Any]:
+    """Kept: evaluating annotations costs far more than reading a step does, and a job has thousands of recipes."""
+    if configuration not in _HINTS:
+        _HINTS[configuration] = typing.get_type_hints(configuration)
+    return _HINTS[configuration]
 
 
 def _value(field: str, value: Any, hint: Any) -> Any:

@@ -34,11 +34,14 @@ class CostView:
         self._profile, self._scope = profile, scope
         self._integers = like.quantization is not None
         self._costs = PlanCosts(profile, integers=self._integers)
+        self._of: Sensitivity | None = None
+        self._made: Solver | None = None
+        key = template_key(like)
         points = [
             self._costs.point(plan_of(recipe, profile), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             for trial in trials
             if trial.recipe is not None and trial.latency is not None and trial.size_ratio is not None
-            if template_key(recipe := Recipe.from_json(trial.recipe)) == template_key(like)
+            if template_key(recipe := Recipe.from_json(trial.recipe)) == key
         ]
         self.measurements = len(points)
         self._model = CostModel.fit(points) if points else None
@@ -62,11 +65,16 @@ class CostView:
         """The solver's plan within these limits, sensitivity taken at its word; None if there is none."""
         if self._model is None or not self._scope:
             return None
-        solver = Solver(self._profile, sensitivity, integers=self._integers, scope=self._scope)
-        found = solver.solve(limits, self._model, Allocation())
+        found = self._solver(sensitivity).solve(limits, self._model, Allocation())
         return Foretold(found.latency_ratio, found.size_ratio, found.harm) if found.fits else None
 
     def harm(self, sensitivity: Sensitivity, recipe: Recipe) -> float:
         """What sensitivity foretells of a recipe (nats)."""
-        solver = Solver(self._profile, sensitivity, integers=self._integers, scope=self._scope)
-        return solver.harm_of(plan_of(recipe, self._profile), Allocation())
+        return self._solver(sensitivity).harm_of(plan_of(recipe, self._profile), Allocation())
+
+    def _solver(self, sensitivity: Sensitivity) -> Solver:
+        """Made once: it orders the layers of the whole model."""
+        if self._of is not sensitivity or self._made is None:
+            self._of = sensitivity
+            self._made = Solver(self._profile, sensitivity, integers=self._integers, scope=self._scope)
+        return self._made

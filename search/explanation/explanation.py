@@ -55,7 +55,7 @@ def explanation(
         if winner is None or costs is None
         else prices(winner, trials, spec, profile, sensitivity, costs),
         "predictions": predictions(trials),
-        "spending": spending(trials, common, slots=spec.search.parallel),
+        "spending": spending(trials, common, slots=spec.search.parallel, winner=winner),
         "curves": curves(trials, spec.objective),
         "front": _front([t for t in trials if t.number in set(front)], box),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from compressors.layer_costs import GRID, LayerShape
@@ -10,7 +10,7 @@ from compressors.recipe import Quantization, Recipe
 from search.explanation.cost_view import CostView
 from search.layer_plan import plan_of
 from search.profile import Profile
-from search.sensitivity import Entry, Sensitivity
+from search.sensitivity import Sensitivity
 
 LAYERS = 400  # shown: those that take most of the latency or the bytes
 FLOAT_BITS = 32
@@ -31,14 +31,15 @@ def layer_decisions(
     keep = {**profile.sizes, **({} if recipe.pruning is None else recipe.pruning.keep)}
     before, after = costs.work_before(), costs.latency_after(recipe)
     whole = sum(after) if after is not None else 0.0
-    measured = _by_layer(sensitivity)
-    dropped = profile.layers_of_blocks(plan_of(recipe, profile).dropped)
+    at_full_bits = _at_full_bits(sensitivity)
+    blocks = plan_of(recipe, profile).dropped
+    dropped = profile.layers_of_blocks(blocks)
     rows = []
     for index, shape in enumerate(profile.shapes):
         if shape.kernel == 0 or shape.kind.startswith(("BatchNorm", "LayerNorm", "GroupNorm")):
             continue
         gone = shape.layer in dropped
-        bits = _bits(recipe, shape.name)
+        bits = _bits(recipe, shape.layer)
         parameters = (shape.parameters(profile.sizes), 0 if gone else shape.parameters(keep))
         predicted = None if after is None else 0.0 if gone else after[index]
         rows.append(
@@ -61,7 +62,9 @@ def layer_decisions(
                     parameters[0] * FLOAT_BITS // 8,
                     None if bits is None else -(-parameters[1] * bits // 8),
                 ],
-                "loss": _loss(shape, profile, keep, bits, sensitivity, measured),
+                "loss": _block_loss(shape, profile, blocks, sensitivity)
+                if gone
+                else _loss(shape, profile, keep, bits, sensitivity, at_full_bits),
                 "dropped": gone,
             }
         )
@@ -89,12 +92,18 @@ def _bits(recipe: Recipe, layer: str) -> int | None:
     return FLOAT_BITS if all(s.phase.name != "ENCODING" for s in recipe.steps) else None
 
 
-def _by_layer(sensitivity: Sensitivity | None) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = {}
-    for entry in () if sensitivity is None else sensitivity.entries:
-        if entry.technique == "quantization":
-            found.setdefault(entry.name, []).append(entry)
-    return found
+def _block_loss(
+    shape: LayerShape, profile: Profile, blocks: Collection[str], sensitivity: Sensitivity | None
+) -> float | None:
+    """Of the block that a layer went with."""
+    block = next((b for b in sorted(blocks) if shape.layer in profile.blocks[b]), None)
+    return None if sensitivity is None or block is None else round(sensitivity.block_loss(block), 6)
+
+
+def _at_full_bits(sensitivity: Sensitivity | None) -> dict[str, float]:
+    """Loss of layers at 8 bits, where it was measured; it is small, and none else."""
+    entries = () if sensitivity is None else sensitivity.entries
+    return {e.name: max(e.loss, 0.0) for e in entries if e.technique == "quantization" and e.level == FULL_BITS}
 
 
 def _loss(
@@ -103,17 +112,15 @@ def _loss(
     keep: Mapping[str, int],
     bits: int | None,
     sensitivity: Sensitivity | None,
-    rounding: Mapping[str, Sequence[Entry]],
+    at_full_bits: Mapping[str, float],
 ) -> float | None:
-    """Sum over the groups that shape its outputs, and its bits at the nearest level that was measured."""
+    """Sum over the groups that shape its outputs, and its bits where they are fewer than 8 or were measured there."""
     if sensitivity is None:
         return None
-    parts = [
-        sensitivity.pruning_loss(g, keep[g] / profile.sizes[g]) for g in _groups(shape) if keep[g] < profile.sizes[g]
-    ]
-    levels = rounding.get(shape.name, ())
-    if bits is not None and bits <= FULL_BITS and levels:
-        parts.append(max(0.0, min(levels, key=lambda e: (abs(e.level - bits), e.level)).loss))
-    elif not parts and not _groups(shape):
-        return None
-    return round(sum(parts), 6)
+    groups, layer = _groups(shape), shape.layer
+    losses = [sensitivity.pruning_loss(g, keep[g] / profile.sizes[g]) for g in groups if keep[g] < profile.sizes[g]]
+    if bits is not None and bits < FULL_BITS:
+        losses.append(sensitivity.rounding_loss(layer, bits))
+    if bits is not None and bits <= FULL_BITS and layer in at_full_bits:
+        losses.append(at_full_bits[layer])
+    return round(sum(losses), 6) if losses or groups else None

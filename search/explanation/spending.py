@@ -10,7 +10,9 @@ from search.records import Stage, Trial
 TUNING = "tune"
 
 
-def spending(trials: Sequence[Trial], common: Iterable[Stage], *, slots: int) -> dict[str, Any]:
+def spending(
+    trials: Sequence[Trial], common: Iterable[Stage], *, slots: int, winner: Trial | None = None
+) -> dict[str, Any]:
     """Seconds of the evaluators, added up over all slots.
 
     common: stages that belong to no trial. slots: works that ran at once. Keys:
@@ -18,7 +20,8 @@ def spending(trials: Sequence[Trial], common: Iterable[Stage], *, slots: int) ->
     measured to be within the cost limits. feasible_tuning_share: of total_s. slot_share: feasible_tuning_s as a share
     of the seconds that the slots were there, idle ones included. tuned_over_budget: numbers of the trials that were
     tuned although their measured cost missed the budget. over_when_measured_longer: trials within the limits when they
-    were tuned, and over them when they were confirmed.
+    were tuned, and over them when they were confirmed. nearest_miss_tuned: the winner's number if it misses the limits
+    and was tuned once the search was over, because nothing could meet them.
     """
     stages = [*common, *(s for t in trials for s in t.stages)]
     total = sum(s.seconds for s in stages)
@@ -37,7 +40,15 @@ def spending(trials: Sequence[Trial], common: Iterable[Stage], *, slots: int) ->
         "slot_share": _share(feasible, there),
         "tuned_over_budget": wrong,
         "over_when_measured_longer": late,
+        "nearest_miss_tuned": _nearest_miss(trials, winner),
     }
+
+
+def _nearest_miss(trials: Sequence[Trial], winner: Trial | None) -> int | None:
+    if winner is None or winner.fidelity is None or winner.fidelity.samples == 0 or not _over_its_cost(winner):
+        return None
+    searched = next((t for t in trials if t.number == winner.number), None)
+    return winner.number if searched is None or searched.fidelity is None else None
 
 
 def _over_its_cost(trial: Trial) -> bool:

@@ -169,6 +169,14 @@ def test_seconds_spent_on_tuning_feasible_candidates() -> None:
     assert (found["tuned_over_budget"], found["over_when_measured_longer"]) == ([], [4])
 
 
+def test_a_nearest_miss_that_was_tuned_is_told_of() -> None:
+    over = (Violation(field="size_ratio", limit=0.1, value=0.2, excess=0.1),)
+    gated = Trial(number=1, state="gated", latency=latency(0.5), violations=over)
+    answer = replace(gated, metric=0.7, fidelity=Fidelity(rung=0, samples=500))
+    assert spending([gated], [], slots=1, winner=answer)["nearest_miss_tuned"] == 1
+    assert spending([gated], [], slots=1, winner=scored(0, 0.8))["nearest_miss_tuned"] is None
+
+
 # --- curves, predictions ----------------------------------------------------------------------------------------------
 
 
@@ -229,6 +237,7 @@ def test_what_a_recipe_does_to_each_layer() -> None:
     assert rows["conv1"]["bits"] == [32, 4]
     assert rows["conv1"]["bytes"] == [4 * (9 * 32 * 32 + 32), (9 * 32 * 16 + 16) // 2]
     assert rows["conv1"]["loss"] == pytest.approx(0.05 + 0.05), "half of the channels, and 4 bits"
+    assert rows["conv2"]["loss"] == 0.0, "8 bits where they were not measured are not taken for 4"
     assert rows["conv0"]["loss"] == 0.0, "nothing was done to it"
     assert rows["head"]["bits"] == [32, 8]
     assert sum(row["latency_share"][0] for row in rows.values()) == pytest.approx(1.0, abs=1e-3)
