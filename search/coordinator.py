@@ -15,6 +15,7 @@ from compressors.recipe import Recipe
 from search.choice import nearest_miss
 from search.events import BaselineKnown, Event
 from search.hypervolume import Box
+from search.outranking import metric_at
 from search.profile import Profile
 from search.promotion import Promotion, next_promotion
 from search.promotion_order import PromotionOrder
@@ -42,6 +43,8 @@ from search.work import (
 RETRIES = 2  # of a work whose process died
 NOISE = 0.5  # a loss of less than this many standard errors is none
 PARENTS = 4  # of mutations
+WORKING_SHARE = 0.75  # of the uncompressed metric
+ROUND_SHARE = 0.1  # of all seconds; with less left there is no new round
 NO_TRIAL = -1  # the key under which retries of works without a trial are counted
 
 
@@ -326,15 +329,50 @@ class Coordinator:
         if self._proposals.space.tuning:
             assert self.profile is not None
             order = PromotionOrder(self.spec.objective, self.profile.baseline, self.spec.budget)
+            trials = [t for t in self.book.all if t.number >= plan.first]
+            towards = {n: rung for n, rung in self.book.towards.items() if n >= plan.first}
             promotion = next_promotion(
-                self.book.all, self.book.towards, plan, now, order, proposals_left=self._proposals_left > 0
+                trials,
+                towards,
+                plan,
+                now,
+                order,
+                proposals_left=self._proposals_left > 0,
+                untuned_tells=self._untuned_tells,
+                to_beat=self._to_beat(plan),
             )
             if promotion is not None:
                 return promotion
+            if not self._proposals_left and self._may_go_round(plan, now):
+                plan = self._planned(now, again=True)
         return "propose" if self._proposals_left and now < plan.top_starts else None
 
-    def _planned(self, now: float) -> RungPlan:
-        if self.plan is None:
+    @property
+    def _untuned_tells(self) -> bool:
+        """Whether scores without tuning say who is worth tuning: not while the best network hardly works."""
+        assert self.profile is not None
+        found = [m for t in self.book.all if t.knobs and (m := metric_at(t, 0)) is not None]
+        whole = self.profile.baseline.metric
+        return not found or whole <= 0 or max(found) >= WORKING_SHARE * whole
+
+    def _to_beat(self, plan: RungPlan) -> dict[int, float]:
+        """By rung, the metric that the best candidate of earlier rounds had when it was there."""
+        if self.spec.objective != "metric" or not plan.first:
+            return {}
+        best = next((t for t in self.book.ranked("metric") if t.number < plan.first), None)
+        found = {} if best is None else {rung: metric_at(best, rung) for rung in range(1, plan.top)}
+        return {rung: metric for rung, metric in found.items() if metric is not None}
+
+    def _may_go_round(self, plan: RungPlan, now: float) -> bool:
+        """Whether a round has given all its tuning out and there are seconds, and candidates, for another one."""
+        last_rung = all(rung >= plan.top for rung in self.book.towards.values())
+        seconds = max(ROUND_SHARE * self._deadline, 4 * self._score_seconds)
+        room = len(self.book) < self.spec.search.max_trials and not self._exhausted
+        return last_rung and room and not self._queue and self._deadline - now >= seconds
+
+    def _planned(self, now: float, *, again: bool = False) -> RungPlan:
+        """The plan of this round; again: of a new one."""
+        if self.plan is None or again:
             assert self.profile is not None
             self.plan = plan_rungs(
                 now=now,
@@ -343,6 +381,7 @@ class Coordinator:
                 speed=self._speed or self.profile.samples_per_second,
                 rows=self.profile.rows["tuning"],
                 max_candidates=max(1, (self.spec.search.max_trials - len(self.book)) // 2),
+                since=self.book.next_number if again else 0,
             )
         return self.plan
 
@@ -399,8 +438,10 @@ class Coordinator:
     def _proposals_left(self) -> int:
         if self.plan is None or self._exhausted:
             return 0
-        proposed = sum(1 for t in self.book.all if t.knobs and t.state not in ("gated", "failed"))
-        return max(0, min(2 * self.plan.candidates[0] - proposed, self.spec.search.max_trials - len(self.book)))
+        mine = (t for t in self.book.all if t.number >= self.plan.first)
+        proposed = sum(1 for t in mine if t.knobs and t.state not in ("gated", "failed"))
+        each = 2 if self._untuned_tells else 1
+        return max(0, min(each * self.plan.candidates[0] - proposed, self.spec.search.max_trials - len(self.book)))
 
 
 def _same_shape(recipe: Recipe, document: Mapping[str, Any] | None) -> bool:

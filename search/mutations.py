@@ -55,7 +55,9 @@ class Mutations:
         pinned: list[Subject] = []
         for index in chosen:
             kind, name = subjects[index]
-            near = self._near(kind, name, plan)
+            near = [
+                v for v in self._near(kind, name, plan) if kind != "bits" or v >= parent.knobs.get("fewest_bits", 2)
+            ]
             if near:
                 pinned.append((kind, name))
                 plan = plan.having(Decision(kind, name, near[int(self._random.integers(len(near)))]))

@@ -47,21 +47,27 @@ def next_promotion(
     order: PromotionOrder,
     *,
     proposals_left: bool,
+    untuned_tells: bool = True,
+    to_beat: Mapping[int, float] | None = None,
 ) -> Promotion | None:
     """The promotion that a free slot should run next, or None: propose something new, or wait.
 
     towards: rung that each running trial is on its way to. order: who comes first of those that wait. Before
     `plan.top_starts` a candidate goes on when it is in the better half (rung 0) or third (rung 1) of those scored; from
-    then on, the best few get all the time left. Cost: O(trials log trials), and what `order` costs.
+    then on, the best few get all the time left. untuned_tells: whether scores without tuning say anything; where they
+    do not, every candidate goes on to rung 1. to_beat: by rung, what the best of earlier rounds had there; nobody with
+    less goes to the top. Cost: O(trials log trials), and what `order` costs.
     """
     if now < plan.top_starts:
         for rung in (1, 0):
-            promotion = _halving(trials, towards, plan, rung, order, proposals_left=proposals_left)
+            promotion = _halving(
+                trials, towards, plan, rung, order, proposals_left=proposals_left, untuned_tells=untuned_tells
+            )
             if promotion is not None:
                 return promotion
         if proposals_left or towards:
             return None
-    return _to_the_top(trials, towards, plan, order)
+    return _to_the_top(trials, towards, plan, order, to_beat or {})
 
 
 def _halving(
@@ -72,23 +78,29 @@ def _halving(
     order: PromotionOrder,
     *,
     proposals_left: bool,
+    untuned_tells: bool,
 ) -> Promotion | None:
     reached = _reached(trials, rung + 1, towards)
     if reached >= plan.candidates[rung]:
         return None
     scored = sum(1 for t in trials if rung_of(t) >= rung and (_may_go_on(t) or t.number in towards))
-    share = 2 if rung == 0 else HALVING
+    share = HALVING if rung else 2 if untuned_tells else 1
     more_to_come = proposals_left if rung == 0 else proposals_left or any(r == 1 for r in towards.values())
     if more_to_come and scored < share * (reached + 1):
         return None
     waiting = _waiting(trials, rung, towards)
     if not waiting:
         return None
-    return _promotion(order.of(waiting, trials)[0], rung + 1, plan)
+    ordered = order.of(waiting, trials) if rung or untuned_tells else sorted(waiting, key=lambda t: t.number)
+    return _promotion(ordered[0], rung + 1, plan)
 
 
 def _to_the_top(
-    trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan, order: PromotionOrder
+    trials: Collection[Trial],
+    towards: Mapping[int, int],
+    plan: RungPlan,
+    order: PromotionOrder,
+    to_beat: Mapping[int, float],
 ) -> Promotion | None:
     """The best tuned candidates, once nothing that could beat them is still on a lower rung."""
     if any(rung < plan.top for rung in towards.values()):
@@ -96,8 +108,9 @@ def _to_the_top(
     if _reached(trials, plan.top, towards) >= plan.candidates[plan.top - 1]:
         return None
     tuned = [t for r in range(1, plan.top) for t in _waiting(trials, r, towards)]
-    if not tuned:
+    if not tuned and not to_beat:
         tuned = _waiting(trials, 0, towards)
+    tuned = [t for t in tuned if (t.metric or 0.0) >= to_beat.get(rung_of(t), float("-inf"))]
     if not tuned:
         return None
     return _promotion(order.of(tuned, trials)[0], plan.top, plan)

@@ -74,7 +74,8 @@ class _Driver:
         self._best: object = None
         self._due: dict[int, tuple[float, Work]] = {}  # when a running work counts as hung
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._coordinator = Coordinator(inputs.spec, ledger.trials(), self._saved_plan(), worker=worker)
+        self._saved = self._saved_plan()
+        self._coordinator = Coordinator(inputs.spec, ledger.trials(), self._saved, worker=worker)
 
     def run(self) -> None:
         inputs, coordinator = self._inputs, self._coordinator
@@ -252,8 +253,9 @@ class _Driver:
 
     def _save_plan(self) -> None:
         plan = self._coordinator.plan
-        if plan is not None and not self._plan_path.exists():
+        if plan is not None and plan != self._saved:
             self._plan_path.parent.mkdir(parents=True, exist_ok=True)
             partial = self._plan_path.with_suffix(".partial")
             partial.write_text(json.dumps(asdict(plan)))
             partial.replace(self._plan_path)
+            self._saved = plan

@@ -20,20 +20,26 @@ class RungPlan:
     """samples: seen in all by a candidate at the end of rungs 1, 2, 3. candidates: how many reach each of them.
 
     starts: seconds (on the caller's clock) at which rung 3 begins at the latest; end: when tuning is over.
+    first: number of its first candidate; earlier ones belong to an earlier round.
     """
 
     samples: tuple[int, int, int]
     candidates: tuple[int, int, int]
     top_starts: float
     end: float
+    first: int = 0
 
     @property
     def top(self) -> int:
         return len(self.samples)
 
 
-def plan_rungs(*, now: float, end: float, slots: int, speed: float, rows: int, max_candidates: int) -> RungPlan:
-    """now, end: seconds. speed: samples per second of one slot. rows: tuning rows. max_candidates: trials left.
+def plan_rungs(
+    *, now: float, end: float, slots: int, speed: float, rows: int, max_candidates: int, since: int = 0
+) -> RungPlan:
+    """One round. now, end: seconds. speed: samples per second of one slot. rows: tuning rows. max_candidates: trials
+    left. since: number of the round's first candidate.
+    Where the caps on epochs leave seconds over, another round may follow.
 
     Cost: O(1).
     """
@@ -56,4 +62,5 @@ def plan_rungs(*, now: float, end: float, slots: int, speed: float, rows: int, m
         candidates=(first_count, second_count, top_count),
         top_starts=end - SHARES[2] * seconds,
         end=end,
+        first=since,
     )

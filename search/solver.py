@@ -35,6 +35,7 @@ class Allocation:
     sharpness: power applied to sensitivity; 0 ignores it, 1 takes it at its word.
     depth_bias: > 0 spares late layers, < 0 early ones (log scale, end to end).
     stream_bias: > 0 spares groups that shape many layers (residual streams), < 0 prunes them first (log scale).
+    fewest_bits: that a layer's weights may have. Tuning before rounding repairs channels, not bits.
     bits_bias, block_bias: > 0 spares bits, blocks; < 0 takes them before channels (log scale): tuning repairs these
     three to different degrees, which a sensitivity without tuning cannot know.
     channel_multiple: counts are multiples of it, where the group is large enough.
@@ -43,6 +44,7 @@ class Allocation:
     sharpness: float = 1.0
     depth_bias: float = 0.0
     stream_bias: float = 0.0
+    fewest_bits: int = 2
     bits_bias: float = 0.0
     block_bias: float = 0.0
     channel_multiple: int = 8
@@ -170,7 +172,8 @@ class Solver:
 
     def options(self, subject: Subject, how: Allocation) -> tuple[int, ...]:
         """Values of a decision, mildest first."""
-        return values(self.profile, subject, how.channel_multiple)
+        found = values(self.profile, subject, how.channel_multiple)
+        return tuple(v for v in found if v >= how.fewest_bits) if subject[0] == "bits" else found
 
     def harm(self, decision: Decision, how: Allocation) -> float:
         """What the knobs make of the measured sensitivity of one decision."""

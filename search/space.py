@@ -87,7 +87,11 @@ class Space:
         if self.blocks:
             found["block_bias"] = real(-4.0, 2.0)
         if self.bits:
-            found |= {"bits_bias": real(-4.0, 4.0), "rounding": choice(("gptq", "nearest"))}
+            found |= {
+                "bits_bias": real(-4.0, 4.0),
+                "fewest_bits": choice((4, 3) if self.pruning else (2, 3, 4)),
+                "rounding": choice(("gptq", "nearest")),
+            }
         if self.tuning:
             found["learning_rate"] = real(0.003, 0.1, log=True)
             if self.distillation:
@@ -121,8 +125,8 @@ class Space:
             first["block_bias"] = -1.0
             variants.append({"block_bias": -3.0})
         if self.bits:
-            first |= {"bits_bias": 0.0, "rounding": "gptq"}
-            variants.append({"bits_bias": -2.0})
+            first |= {"bits_bias": 0.0, "fewest_bits": 4 if self.pruning else 2, "rounding": "gptq"}
+            variants.append({"bits_bias": 3.0} if self.pruning else {"sharpness": 0.6})
         if self.pruning:
             variants += [
                 {"stream_bias": 2.0},
