@@ -409,6 +409,7 @@ class Coordinator:
             start=start,
             stop=stop,
             seconds=None if seconds is None else max(seconds, 1.0),
+            best=trial.metric if stop > start else None,
         )
 
     @property

@@ -17,6 +17,7 @@ from compressors.pipeline import run_recipe
 from compressors.recipe import Distillation, Recipe
 from compressors.training import Checkpoint, Run, make_optimizer, tune
 from compressors.tuning_plan import tuning_plan
+from search.kept_files import KeptFiles
 from search.stage_clock import StageClock
 from search.stage_profile import baseline_scores
 from search.work import Scored, ScoreWork
@@ -33,17 +34,25 @@ def checkpoint(bench: Workbench, trial: int) -> Checkpoint:
 
 
 def score(bench: Workbench, work: ScoreWork) -> Scored:
-    """Tunes from `work.start` to `work.stop` samples if they differ. Without tuning the result is cached."""
+    """Tunes from `work.start` to `work.stop` samples if they differ. Without tuning the result is cached.
+
+    Where more tuning has made a candidate worse than `work.best`, the file that it had before is its file again.
+    """
     clock = StageClock()
     path = bench.inputs.workspace / artifact_path(work.trial)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if work.stop > work.start:
-        model, seen, speed = _tuned(bench, work, clock)
-        write_artifact(bench, model, work.recipe, path, clock)
-    else:
-        seen, speed = work.start, None
+    if work.stop <= work.start:
         _untuned(bench, work.recipe, path, clock)
-    return scored(bench, work.trial, clock, rung=work.rung, samples=seen, speed=speed)
+        return scored(bench, work.trial, clock, rung=work.rung, samples=work.start)
+    kept = KeptFiles(work.rung, path, checkpoint(bench, work.trial).path)
+    model, seen, speed = _tuned(bench, work, clock)
+    write_artifact(bench, model, work.recipe, path, clock)
+    found = scored(bench, work.trial, clock, rung=work.rung, samples=seen, speed=speed)
+    if work.best is None or found.metric >= work.best or not kept.holds(path):  # on another host there is nothing
+        kept.forget()
+        return found
+    kept.restore()
+    return scored(bench, work.trial, clock, rung=work.rung, samples=work.start, speed=speed)
 
 
 def scored(

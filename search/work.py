@@ -93,7 +93,8 @@ class Gated:
 class ScoreWork:
     """Tune a candidate from `start` to `stop` samples (not at all when they are equal), export it and score the file.
 
-    seconds: time for tuning, from when the work begins; the run is cut there, well annealed.
+    seconds: time for tuning, from when the work begins; the run is cut there, well annealed. best: metric of the file
+    that the candidate has so far, which stays if this one is worse.
     """
 
     trial: int
@@ -102,6 +103,7 @@ class ScoreWork:
     start: int
     stop: int
     seconds: float | None = None
+    best: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from compressors.recipe import Distillation, Recipe, WidthScaling
 from compressors.training import Checkpoint, tune
 from search import stage_confirm, stage_score
 from search.inputs import JobInputs
+from search.kept_files import KeptFiles
 from search.stage_confirm import confirm
 from search.stage_score import checkpoint, checkpoint_key, score, tuned_model
 from search.stage_soup import float_metric, soup
@@ -85,6 +86,35 @@ def test_a_run_that_was_cut_off_goes_on_with_fresh_adapters(bench: Workbench) ->
     assert 0 < state["run"][2] < 400
     assert len(state["optimizer"]["param_groups"]) == 4
     assert score(bench, work).samples == 400
+
+
+@pytest.mark.parametrize(("best", "stays"), [(2.0, True), (-1.0, False), (None, False)])
+def test_more_tuning_never_makes_a_candidate_worse(bench: Workbench, best: float | None, stays: bool) -> None:
+    recipe = Recipe((WidthScaling(factor=0.5), Distillation(learning_rate=0.05)))
+    first = score(bench, ScoreWork(trial=11, recipe=recipe, rung=1, start=0, stop=800))
+    path = bench.inputs.workspace / first.artifact
+    before, state = path.read_bytes(), checkpoint(bench, 11).path.read_bytes()
+    second = score(bench, ScoreWork(trial=11, recipe=recipe, rung=2, start=800, stop=1600, best=best))
+    assert second.rung == 2
+    assert (path.read_bytes() == before) is stays
+    assert (checkpoint(bench, 11).path.read_bytes() == state) is stays
+    assert second.samples == (800 if stays else 1600)
+    assert (second.sha256, second.metric) == (first.sha256, first.metric) if stays else second.sha256 != first.sha256
+    assert not [p for p in path.parent.iterdir() if ".before-" in p.name or ".kept-" in p.name]
+
+
+def test_what_an_interrupted_run_put_aside_is_what_counts(tmp_path: Path) -> None:
+    file, missing = tmp_path / "a.onnx", tmp_path / "b.pt"
+    file.write_text("before")
+    KeptFiles(2, file, missing)
+    file.write_text("half tuned")
+    missing.write_text("half tuned")
+    again = KeptFiles(2, file, missing)
+    assert again.holds(file)
+    assert not again.holds(missing)
+    again.restore()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+    assert file.read_text() == "before"
 
 
 def test_tuned_copies_are_averaged_into_a_candidate_that_is_never_worse_in_float(bench: Workbench) -> None:
