@@ -59,6 +59,7 @@ class StageCache:
         entry = self._entry(key)
         try:
             value = json.loads((entry / "value.json").read_text())
+            os.utime(entry / "value.json")  # when it was last used: the collector removes the others first
         except (OSError, ValueError):
             return None
         return value, entry

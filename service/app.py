@@ -24,6 +24,7 @@ from service.limits import Limits, UploadSlots
 from service.metrics import Metrics, RequestTimer
 from service.openapi import install_openapi
 from service.problems import CrashGuard, install_problem_handlers
+from service.remote_blobs import open_blobs
 from service.requests import AccessLog, RequestIds
 from service.routes import (
     audit,
@@ -55,6 +56,7 @@ def create_app(settings: Settings, intake: Intake | None = None) -> FastAPI:
     state = State(
         settings=settings,
         database=database,
+        blobs=open_blobs(settings),
         intake=intake or real_intake(settings),
         metrics=Metrics(database),
         authenticate=authenticate,

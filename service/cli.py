@@ -22,6 +22,7 @@ _RUN: Sequence[Callable[..., None]] = (
     cli_processes.api,
     cli_processes.worker,
     cli_processes.scheduler,
+    cli_processes.gc,
 )
 _JOBS: Sequence[Callable[..., None]] = (
     cli_check.check,

@@ -65,6 +65,17 @@ def scheduler(data_dir: FolderOption = None, database_url: StoreOption = None) -
     become("service.scheduler", data_dir=data_dir, database_url=database_url)
 
 
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, remove nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    data_dir: FolderOption = None,
+    database_url: StoreOption = None,
+) -> None:
+    """Remove files that nothing needs any more; the scheduler does it by itself, bit by bit."""
+    flags = [*(["--dry-run"] if dry_run else []), *(["--json"] if as_json else [])]
+    become("service.gc", *flags, data_dir=data_dir, database_url=database_url)
+
+
 @database.command("upgrade")
 def upgrade(data_dir: FolderOption = None, database_url: StoreOption = None) -> None:
     """Bring the database's schema up to this release."""

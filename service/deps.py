@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from service.audit import Audit
 from service.auth import Authenticator
-from service.blobs import BlobStore
+from service.blobs import Blobs
 from service.catalogue import Catalogue
 from service.database import Database
 from service.idempotency import IdempotencyKey
@@ -43,6 +43,7 @@ class State:
 
     settings: Settings
     database: Database
+    blobs: Blobs
     intake: Intake
     metrics: Metrics
     authenticate: Authenticator
@@ -50,10 +51,6 @@ class State:
     uploads: UploadSlots
     readers: CapacityLimiter
     stopping: Event = field(default_factory=Event)
-
-    @property
-    def blobs(self) -> BlobStore:
-        return BlobStore(self.settings.blobs_dir)
 
 
 async def _state(request: Request) -> State:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import select
 
 from search.inputs import DatasetFile, JobInputs, ModelFile
 from search.spec import JobSpec
-from service.blobs import BlobStore
+from service.blobs import Blobs
 from service.catalogue import StoredDataset, StoredModel, dataset_ids, find_input
 from service.database import Database
 from service.refusals import Unknown
@@ -18,7 +20,7 @@ class MissingInput(Exception):
     """A row or file that the job names is gone."""
 
 
-def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Settings) -> JobInputs:
+def job_inputs(job_id: str, database: Database, blobs: Blobs, settings: Settings) -> JobInputs:
     """Makes the job's workspace and the cache folder. Raises MissingInput."""
     with database.read() as connection:
         document, project_id = connection.execute(
@@ -36,17 +38,18 @@ def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Sett
             ]
         except Unknown as error:
             raise MissingInput(f"{error.kind} {error.identifier!r} is gone; upload it again") from error
+    workspace = settings.workspace(job_id)
+    workspace.mkdir(parents=True, exist_ok=True)
+    lent = workspace / "inputs"
     files: dict[str, DatasetFile] = {}
     try:
-        program = _file(blobs, model)
-        others = {name: _file(blobs, found) for name, found in further.items()}
+        program = _file(blobs, lent, model)
+        others = {name: _file(blobs, lent, found) for name, found in further.items()}
         for dataset in stored:
-            path = blobs.path(dataset.sha256)
+            path = blobs.lend(dataset.sha256, lent)
             files[dataset.id] = DatasetFile(path=path, sha256=dataset.sha256, description=dataset.description)
     except FileNotFoundError as error:
         raise MissingInput(str(error)) from error
-    workspace = settings.workspace(job_id)
-    workspace.mkdir(parents=True, exist_ok=True)
     cache = settings.cache(project_id)
     cache.mkdir(parents=True, exist_ok=True)
     return JobInputs(
@@ -54,5 +57,5 @@ def job_inputs(job_id: str, database: Database, blobs: BlobStore, settings: Sett
     )
 
 
-def _file(blobs: BlobStore, model: StoredModel) -> ModelFile:
-    return ModelFile(path=blobs.path(model.blob), sha256=model.sha256, description=model.description)
+def _file(blobs: Blobs, folder: Path, model: StoredModel) -> ModelFile:
+    return ModelFile(path=blobs.lend(model.blob, folder), sha256=model.sha256, description=model.description)

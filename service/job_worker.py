@@ -15,13 +15,13 @@ from search import logs
 from search.inputs import JobInputs
 from search.ledger import LeaseLost, Ledger
 from search.records import JobState
-from service.blobs import BlobStore
 from service.database import Database
 from service.heartbeat import Heartbeat
 from service.job_inputs import job_inputs
 from service.leases import Lease, Leases
 from service.ledger import SqlLedger
 from service.processes import StopFlag
+from service.remote_blobs import open_blobs
 from service.settings import Settings
 
 logger = logging.getLogger("bantam.worker")
@@ -40,7 +40,7 @@ class JobWorker:
         self._run_job = run_job
         self._stop = stop
         self._database = Database(settings.database)
-        self._blobs = BlobStore(settings.blobs_dir)
+        self._blobs = open_blobs(settings)
         self._leases = Leases(self._database)
         self.name = worker_name()
 

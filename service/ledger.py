@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from search.ledger import ArtifactName, Directive, LeaseLost, LogLevel, Released
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
-from service.blobs import BlobStore
+from service.blob_register import take_in
+from service.blobs import Blobs
 from service.curves import add_point
 from service.database import Database, db_now
 from service.job_end import note_end
@@ -29,7 +30,7 @@ class SqlLedger:
     """One transaction per call. stopping: says that this worker is to stop; `directive` then raises Released."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, lease: Lease, *, stopping: Callable[[], bool] = lambda: False
+        self, database: Database, blobs: Blobs, lease: Lease, *, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -88,7 +89,7 @@ class SqlLedger:
         self._put({"progress": asdict(progress)})
 
     def put_artifact(self, name: ArtifactName, path: Path) -> None:
-        blob = self._blobs.add(path)
+        blob = take_in(self._database, self._blobs, path)
         with self._database.write() as connection:
             job = self._change(connection)
             row = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -27,6 +27,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("bantam-data"), description="token, database, blobs, cache and workspaces")
     database_url: str | None = Field(None, description="left out: SQLite in the data folder")
+    blobs_url: str | None = Field(None, description="left out: the data folder; else a URL of fsspec (s3://bucket/x)")
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     body_s: float = Field(30, gt=0, description="time for such a body to arrive")
     max_models: int = Field(1000, ge=0, description="per project, as are the next six")
     max_datasets: int = Field(1000, ge=0)
-    max_stored_bytes: int | None = Field(None, gt=0, description="of all models and datasets")
+    max_stored_bytes: int | None = Field(None, gt=0, description="of all models, datasets and artifacts")
     max_schedules: int = Field(100, ge=0)
     max_webhooks: int = Field(50, ge=0)
     max_queued_jobs: int = Field(1000, ge=1)
@@ -66,6 +67,11 @@ class Settings(BaseSettings):
     webhook_attempts: int = Field(8, ge=1, le=50, description="then an event is given up")
     webhook_retry_s: float = Field(10, gt=0, description="pause after the first attempt; each is four times the last")
     webhook_keep_s: float = Field(30 * DAY, gt=0, description="deliveries that have ended")
+    blobs_keep_s: float = Field(7 * DAY, gt=0, description="a file to which nothing refers any more")
+    artifacts_keep_s: float | None = Field(None, gt=0, description="of ended jobs; left out: as long as the job")
+    workspaces_keep_s: float = Field(DAY, gt=0, description="a job's folder after its end")
+    cache_bytes: int = Field(20 * GIB, gt=0, description="results of stages in the data folder, of all projects")
+    blob_cache_bytes: int = Field(64 * GIB, gt=0, description="local copies of files that lie in a remote store")
     audit_keep_s: float = Field(365 * DAY, gt=0)
     idempotency_keep_s: float = Field(30 * DAY, gt=0)
     schedule_runs_keep_s: float = Field(365 * DAY, gt=0, description="what became of the ticks of schedules")
@@ -75,6 +81,24 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("blobs_url")
+    @classmethod
+    def _a_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError(f"{value!r}: not a URL; like s3://bucket/prefix or file:///srv/bantam")
+        return value
+
+    @model_validator(mode="after")
+    def _uploads_end_before_they_are_collected(self) -> Self:
+        if self.blobs_keep_s <= self.upload_s + self.dataset_read_s:
+            # A file is written before the row that refers to it is there.
+            least = self.upload_s + self.dataset_read_s
+            raise ValueError(
+                f"BANTAM_BLOBS_KEEP_S={self.blobs_keep_s:g}: not above {least:g}, the longest that an upload may take "
+                "(BANTAM_UPLOAD_S + BANTAM_DATASET_READ_S); raise it or lower them"
+            )
+        return self
 
     @field_validator("database_url")
     @classmethod

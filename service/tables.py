@@ -72,7 +72,7 @@ models = Table(
     Column("name", String(200), nullable=False),
     Column("sha256", String(64), nullable=False, comment="of the uploaded bytes"),
     Column("bytes", BigInteger, nullable=False, comment="of the upload"),
-    Column("blob", String(64), nullable=False, comment="the program that passed intake"),
+    Column("blob", String(64), nullable=False, index=True, comment="the program that passed intake"),
     Column("description", _Document, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("project_id", "sha256"),
@@ -85,7 +85,7 @@ datasets = Table(
     Column("id", String(40), primary_key=True),
     _project(),
     Column("name", String(200), nullable=False),
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
     Column("bytes", BigInteger, nullable=False),
     Column("description", _Document, nullable=False),
     Column("created_at", Double, nullable=False),
@@ -231,9 +231,18 @@ artifacts = Table(
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("name", String(20), primary_key=True),
     Column("filename", String(255), nullable=False),
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("added_at", Double, nullable=False),
+    Column("unused_since", Double, index=True, comment="null: a row refers to it, or is about to"),
 )
 
 idempotency_keys = Table(

@@ -9,6 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import InvalidData
+from service.blob_register import take_in
 from service.catalogue import Catalogue, StoredDataset
 from service.deps import CatalogueDep, CursorDep, KeyDep, NameQuery, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
@@ -56,7 +57,7 @@ def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | No
     if known is not None:
         return StoredDataset.of(known), False
     description = state.intake.dataset(upload.path)
-    state.blobs.adopt(upload.path, upload.sha256)
+    take_in(state.database, state.blobs, upload.path, upload.sha256, move=True)
     return catalogue.add_dataset(
         name=upload.name, sha256=upload.sha256, size=upload.bytes, description=description, once=once
     )

@@ -11,6 +11,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from compressors.errors import UnsafeArchive, UnsupportedModel
+from service.blob_register import take_in
 from service.catalogue import Catalogue, StoredModel
 from service.deps import CatalogueDep, CursorDep, KeyDep, NameQuery, PrincipalDep, RemovalDep, State, StateDep
 from service.idempotency import Once
@@ -61,7 +62,7 @@ def _take_in(upload: Upload, state: State, catalogue: Catalogue, once: Once | No
     with tempfile.TemporaryDirectory(dir=upload.path.parent, prefix="intake-") as folder:
         program = Path(folder) / "model.pt2"
         description = state.intake.model(upload.path, program)
-        blob = state.blobs.adopt(program)
+        blob = take_in(state.database, state.blobs, program, move=True)
     return catalogue.add_model(
         name=upload.name,
         sha256=upload.sha256,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from search.ledger import trial_file
+from service.blob_response import blob_response
 from service.deps import JobDep, JobIdDep, State, StateDep, TrialsDep
 from service.jobs import TERMINAL
 from service.openapi import refusals
@@ -59,36 +59,37 @@ def get_front(job_id: JobIdDep, trials: TrialsDep) -> Response:
 
 @router.get("/artifact", response_class=FileResponse, responses=_FILE)
 def get_artifact(
-    job: JobDep, trials: TrialsDep, state: StateDep, which: Literal["winner", "baseline"] = "winner"
-) -> FileResponse:
+    request: Request, job: JobDep, trials: TrialsDep, state: StateDep, which: Literal["winner", "baseline"] = "winner"
+) -> Response:
     """The exported file; `Digest` holds its sha256 (RFC 3230)."""
-    return _file(job, trials, state, which, f"the {which}'s file")
+    return _file(request, job, trials, state, which, f"the {which}'s file")
 
 
 @router.get("/trials/{number}/artifact", response_class=FileResponse, responses=_FILE)
 def get_trial_artifact(
-    job: JobDep, trials: TrialsDep, state: StateDep, number: Annotated[int, Path(ge=0, le=2**31 - 1)]
-) -> FileResponse:
+    request: Request,
+    job: JobDep,
+    trials: TrialsDep,
+    state: StateDep,
+    number: Annotated[int, Path(ge=0, le=2**31 - 1)],
+) -> Response:
     """The exported file of a trial on the front, which jobs with objective `pareto` keep, as far as they are among the
     fastest 32. The trial says how it was measured while the search ran; only the winner is measured longer."""
-    return _file(job, trials, state, trial_file(number), f"the file of trial {number}")
+    return _file(request, job, trials, state, trial_file(number), f"the file of trial {number}")
 
 
-def _file(job: Any, trials: Trials, state: State, name: str, what: str) -> FileResponse:
+def _file(request: Request, job: Any, trials: Trials, state: State, name: str, what: str) -> Response:
     artifact = trials.artifact(job.id, name)
     if artifact is None:
+        keep_s = state.settings.artifacts_keep_s
+        if job.outcome is not None and keep_s is not None:
+            detail = f"{what} is not kept: ended jobs keep their files for BANTAM_ARTIFACTS_KEEP_S={keep_s:g} seconds"
+            raise Problem(410, "gone", f"{detail}; submit the job again")
         raise _missing(job, what)
     try:
-        path = state.blobs.path(artifact.sha256)
+        return blob_response(request, state.blobs, artifact.sha256, artifact.filename)
     except FileNotFoundError as error:
         raise Problem(410, "gone", str(error)) from error
-    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=artifact.filename,
-        headers={"Digest": f"sha-256={digest}", "Repr-Digest": f"sha-256=:{digest}:"},
-    )
 
 
 @router.get("/report", responses=_REPORT, response_model=dict[str, Any])

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError
 
 from service.audit import Audit
+from service.blobs import BlobStore
 from service.database import db_now
 from service.idempotency import Once, done_before
 from service.scheduler import clean_up
@@ -126,7 +127,7 @@ def test_what_is_old_is_forgotten(database: Any, settings: Settings) -> None:
         connection.execute(update(audit_log).where(audit_log.c.id == first).values(at=db_now() - 366 * 86400))
         is_old = idempotency_keys.c.key == "old"
         connection.execute(update(idempotency_keys).where(is_old).values(created_at=db_now() - 31 * 86400))
-    clean_up(database, settings)
+    clean_up(database, BlobStore(settings.blobs_dir), settings, "00")
     with database.read() as connection:
         assert connection.execute(select(func.count()).select_from(audit_log)).scalar_one() == 2
         assert list(connection.scalars(select(idempotency_keys.c.key))) == ["new"]
