@@ -36,6 +36,7 @@ MULTIPLE = 4
 POPULATION = 10
 CONFIRMATIONS = 3  # candidates that are measured once more, best first, until one holds
 GATES_PER_SECOND = 10  # of the budget: the untuned candidates of `checks_cost` must end somewhere
+LEAST_GATES = 30
 SHARES = 24  # steps from the smallest share of channels to all of them, for the first candidate
 
 QUANTIZATIONS: Mapping[str, Quantization] = {
@@ -86,8 +87,9 @@ class BaselineSearch:
     def run(self, name: str) -> Standing:
         """Until the clock says so; the candidate at hand is finished."""
         wall, processor = time.monotonic(), time.process_time()
-        clock, most = self._evaluate.clock, int(GATES_PER_SECOND * self._seconds)
+        clock = self._evaluate.clock
         self._study.enqueue_trial(self._first())
+        most = self._evaluate.gates + max(LEAST_GATES, int(GATES_PER_SECOND * self._seconds))
         while clock.now() < self._seconds and self._evaluate.gates < most:
             self._try(self._study.ask())
         confirmed, attempt = self._confirm()

@@ -225,13 +225,11 @@ def _one_try_at_a_shape() -> AbstractContextManager[Any]:
 def _equally_long(samples: int, seconds: float) -> Iterator[None]:
     """Every candidate that is within the budget is tuned on `samples` samples, in the order of the proposals."""
 
-    def plan(*, now: float, end: float, slots: int, speed: float, **_: Any) -> RungPlan:
+    def plan(*, now: float, end: float, speed: float, since: int = 0, **_: Any) -> RungPlan:
         many = max(1, int(2 * (end - now) * speed / samples))
-        return RungPlan(samples=(samples,) * 3, candidates=(many,) * 3, top_starts=end, end=end)
+        return RungPlan(samples=(samples,) * 3, candidates=(many,) * 3, top_starts=end, end=end, first=since)
 
-    def promote(
-        trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan, now: float, *, proposals_left: bool
-    ) -> Promotion | None:
+    def promote(trials: Collection[Trial], towards: Mapping[int, int], plan: RungPlan, *_: Any, **__: Any) -> Any:
         waiting = [t for t in trials if t.state == "stopped" and rung_of(t) == 0 and t.number not in towards]
         return Promotion(waiting[0].number, plan.top, 0, plan.samples[-1]) if waiting else None
 
