@@ -8,7 +8,8 @@ what differs is who decides on candidates and for how long each is tuned. Decide
 - temperature, alpha and learning rate have the search's ranges, and the bit widths its levels;
 - the first candidate takes the same share of every group, with the knobs that the search starts from, at a size known
   to meet the budget (nothing is tuned to find it);
-- the samples that each candidate is tuned on were chosen for TPE's sake on a cell that is not reported;
+- the samples that each candidate is tuned on were read off the curve of a uniformly pruned network on a digits cell
+  that is not reported: past the steep part, and short enough for some twenty candidates (--samples tries others);
 - NSGA-II gets a population small enough to see several generations.
 
 `checks_cost` is the stronger variant: a candidate over the budget is told to the sampler without being tuned.
