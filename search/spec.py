@@ -118,6 +118,17 @@ class SearchSpec(_Strict):
     executor: Literal["local"] = "local"
 
 
+class RetrySpec(_Strict):
+    """What happens when an attempt ends for a reason outside the job: a lost worker, a database away, a full disk."""
+
+    max_attempts: int = Field(
+        5, ge=1, le=100, description="in a row without a trial ended between them; then the job has failed"
+    )
+    delay_s: float = Field(
+        10, ge=0, le=3600, description="pause after the first such attempt, doubled after each; none for a lost worker"
+    )
+
+
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Objective = Literal["metric", "latency", "size", "pareto"]
 
@@ -139,6 +150,7 @@ class JobSpec(_Strict):
     objective: Objective = "metric"
     techniques: list[Technique] | None = Field(None, description="left out: all that the target can use")
     search: SearchSpec = SearchSpec()
+    retry: RetrySpec = RetrySpec()
 
     @field_validator("task")
     @classmethod

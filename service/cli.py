@@ -36,6 +36,7 @@ _JOBS: Sequence[Callable[..., None]] = (
     cli_jobs.cancel,
     cli_jobs.pause,
     cli_jobs.resume,
+    cli_jobs.retry,
     cli_access.delete,
     cli_processes.export_study,
 )

@@ -1,4 +1,4 @@
-"""Commands that speak to the service about jobs: submit, jobs, watch, best, cancel, pause, resume."""
+"""Commands that speak to the service about jobs: submit, jobs, watch, best, cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -159,6 +159,17 @@ def resume(
 ) -> None:
     """Go on with a paused job."""
     _steer(Client.resume, job, url, token, data_dir, as_json)
+
+
+def retry(
+    job: JobArgument,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Queue a failed or cancelled job again; it goes on from its finished trials."""
+    _steer(Client.retry, job, url, token, data_dir, as_json)
 
 
 def _steer(

@@ -113,6 +113,10 @@ class Client(AccessCalls, WebhookCalls):
     def resume(self, job_id: str) -> Json:
         return self._json("POST", f"/v1/jobs/{job_id}/resume")
 
+    def retry(self, job_id: str) -> Json:
+        """A failed or cancelled job goes on from what it has."""
+        return self._json("POST", f"/v1/jobs/{job_id}/retry")
+
     def trials(self, job_id: str, *, after_rev: int = 0, limit: int = 500) -> Delta:
         """Trials changed after a revision, oldest change first."""
         page = self._json("GET", f"/v1/jobs/{job_id}/trials", params={"after_rev": after_rev, "limit": limit})

@@ -7,7 +7,7 @@ import os
 import socket
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,9 +43,8 @@ class Heartbeat:
             self._lease = lease
 
     def __enter__(self) -> Self:
-        row = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": db_now(), "heartbeat_at": db_now()}
         with self._database.write() as connection:
-            connection.execute(insert(workers).values(id=self._worker, **row))
+            connection.execute(insert(workers).values(self._row(None)))
         self._thread.start()
         return self
 
@@ -60,6 +59,10 @@ class Heartbeat:
         except SQLAlchemyError as failure:
             logger.warning("could not sign off: %s", failure)
 
+    def _row(self, job_id: str | None) -> dict[str, Any]:
+        place = {"id": self._worker, "host": socket.gethostname(), "pid": os.getpid()}
+        return {**place, "job_id": job_id, "started_at": db_now(), "heartbeat_at": db_now()}
+
     def _beat(self) -> None:
         while not self._over.wait(self._every_s):
             with self._lock:
@@ -68,7 +71,9 @@ class Heartbeat:
                 job_id = None if lease is None else lease.job_id
                 row = {"job_id": job_id, "heartbeat_at": db_now()}
                 with self._database.write() as connection:
-                    connection.execute(update(workers).where(workers.c.id == self._worker).values(**row))
+                    beat = connection.execute(update(workers).where(workers.c.id == self._worker).values(**row))
+                    if beat.rowcount == 0:  # it was silent for so long that its row was removed
+                        connection.execute(insert(workers).values(self._row(job_id)))
                 if lease is not None and not self._leases.renew(lease, self._lease_s):
                     with self._lock:
                         # Not lost if the job has ended meanwhile: its last write gives the lease back.

@@ -11,17 +11,20 @@ from search.spec import JobSpec
 from service.blobs import Blobs
 from service.catalogue import StoredDataset, StoredModel, dataset_ids, find_input
 from service.database import Database
+from service.leases import Lease
 from service.refusals import Unknown
 from service.settings import Settings
 from service.tables import datasets, jobs, models
+from service.workspaces import take_workspace
 
 
 class MissingInput(Exception):
     """A row or file that the job names is gone."""
 
 
-def job_inputs(job_id: str, database: Database, blobs: Blobs, settings: Settings) -> JobInputs:
-    """Makes the job's workspace and the cache folder. Raises MissingInput."""
+def job_inputs(lease: Lease, database: Database, blobs: Blobs, settings: Settings) -> JobInputs:
+    """Takes over the job's workspace and makes the cache folder. Raises MissingInput."""
+    job_id = lease.job_id
     with database.read() as connection:
         document, project_id = connection.execute(
             select(jobs.c.spec, jobs.c.project_id).where(jobs.c.id == job_id)
@@ -38,8 +41,7 @@ def job_inputs(job_id: str, database: Database, blobs: Blobs, settings: Settings
             ]
         except Unknown as error:
             raise MissingInput(f"{error.kind} {error.identifier!r} is gone; upload it again") from error
-    workspace = settings.workspace(job_id)
-    workspace.mkdir(parents=True, exist_ok=True)
+    workspace = take_workspace(settings.workspace(job_id), lease.token)
     lent = workspace / "inputs"
     files: dict[str, DatasetFile] = {}
     try:

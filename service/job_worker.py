@@ -20,6 +20,7 @@ from service.heartbeat import Heartbeat
 from service.job_inputs import job_inputs
 from service.leases import Lease, Leases
 from service.ledger import SqlLedger
+from service.outside import outside_reason
 from service.processes import StopFlag
 from service.remote_blobs import open_blobs
 from service.settings import Settings
@@ -59,7 +60,7 @@ class JobWorker:
         self._database.close()
 
     def work_once(self, heartbeat: Heartbeat) -> bool:
-        """Runs the next job to its end; False if none waits."""
+        """Runs the next job as far as it goes; False if none waits."""
         lease = self._leases.claim(self.name, self._settings.lease_s, max_running=self._settings.max_running_jobs)
         if lease is None:
             return False
@@ -73,20 +74,25 @@ class JobWorker:
         return True
 
     def _work(self, lease: Lease) -> None:
+        """Whatever happens, the job is left finished, queued or to a worker that has taken it over."""
         ledger = SqlLedger(self._database, self._blobs, lease, stopping=self._stop.is_set)
         reason = details = "the search ended without a result; this is a defect, its log may say more"
         try:
-            self._run_job(job_inputs(lease.job_id, self._database, self._blobs, self._settings), ledger)
+            self._run_job(job_inputs(lease, self._database, self._blobs, self._settings), ledger)
         except LeaseLost as loss:
             if self._stop.is_set():
                 self._leases.release(lease)
             logger.info("left (%s)", loss)
             return
-        except OperationalError:
-            raise  # the database is away: no fault of the job, which is taken up again when its lease has run out
         except Exception as error:
             if self._stop.is_set():  # what broke under a signal is no fault of the job
                 self._leases.release(lease)
+                return
+            outside = outside_reason(error)
+            if outside is not None:
+                logger.warning("the attempt has ended, no fault of the job: %s", outside)
+                # If not even this can be written, the lease runs out, and the job is taken up again all the same.
+                self._leases.fail_outside(lease, outside)
                 return
             logger.exception("failed")
             reason = f"{type(error).__name__}: {error}"

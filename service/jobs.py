@@ -1,4 +1,4 @@
-"""Rows of jobs as their owner sees and steers them: create, read, list, cancel, pause, resume.
+"""Rows of jobs as their owner sees and steers them: create, read, list, cancel, pause, resume, retry.
 
 What the search writes goes through `service.ledger`; who may write, through `service.leases`.
 """
@@ -22,7 +22,7 @@ from service.pages import Page, newest_first
 from service.projects import lock_project
 from service.refusals import Unknown, WrongState
 from service.tables import jobs
-from service.trials import settle_running_trials
+from service.trials import reopen_cut_off_trials, settle_running_trials
 
 TERMINAL: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
 Wish = Literal["cancel", "pause", "resume"]
@@ -66,6 +66,7 @@ def insert_job(
             created_at=db_now(),
             lease_token=0,
             lease_losses=0,
+            max_attempts=spec.retry.max_attempts,
             elapsed_s=0.0,
         )
     )
@@ -124,6 +125,33 @@ class Jobs:
             steer_job(connection, row, wish)
             return find_job(connection, self._project_id, job_id)
 
+    def retry(self, job_id: str, limits: Limits, *, once: Once | None = None) -> Row[Any]:
+        """Queues a failed or cancelled job again, to go on from its trials.
+
+        Raises Unknown, WrongState, LimitReached, KeyReused, Gone.
+        """
+        with self._database.write() as connection:
+            lock_project(connection, self._project_id)
+            row = find_job(connection, self._project_id, job_id, lock=True)
+            if done_before(connection, once, job_id) is not None:
+                return row
+            if row.state not in ("failed", "cancelled"):
+                raise WrongState(f"the job is {row.state}; only a job that has failed or was cancelled can be retried")
+            limits.check_queue(connection, self._project_id)
+            hold_inputs(connection, self._project_id, JobSpec.model_validate(row.spec))
+            fresh: dict[str, Any] = {
+                "directive": "run",
+                "reason": None,
+                "outcome": None,
+                "report": None,
+                "previous": None,
+            }
+            change = {**fresh, "state": "queued", "finished_at": None, "rev": jobs.c.rev + 1}
+            change |= {"lease_losses": 0, "retry_at": None}
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**change))
+            reopen_cut_off_trials(connection, job_id)
+            return find_job(connection, self._project_id, job_id)
+
 
 def steer_job(connection: Connection, row: Row[Any], wish: Wish) -> None:
     """row: of the job, locked by the caller's transaction. Raises WrongState."""
@@ -161,7 +189,7 @@ def _transition(wish: Wish, state: JobState, directive: str) -> dict[str, Any]:
         case "pause", "running" if directive != "cancel":
             return {} if directive == "pause" else {"directive": "pause"}
         case "resume", "paused":
-            return {"state": "queued", "directive": "run", "reason": None}
+            return {"state": "queued", "directive": "run", "reason": None, "retry_at": None}
         case "resume", "running" if directive != "cancel":
             return {} if directive == "run" else {"directive": "run"}
         case "resume", "queued":

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from search.ledger import ArtifactName, Directive, LeaseLost, LogLevel, Released
 from search.records import Baseline, Best, JobState, Outcome, Progress, Trial
+from service.attempts import ended
 from service.blob_register import take_in
 from service.blobs import Blobs
 from service.curves import add_point
@@ -37,6 +38,10 @@ class SqlLedger:
         self._lease = lease
         self._stopping = stopping
         self._trials = TrialWriter(lease.job_id, lease.token)
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
 
     def directive(self) -> Directive:
         if self._stopping():
@@ -113,7 +118,8 @@ class SqlLedger:
         self, state: JobState, *, outcome: Outcome | None, reason: str | None, report: Mapping[str, Any] | None
     ) -> None:
         with self._database.write() as connection:
-            directive = self._change(connection, raise_by=0).directive
+            held = self._change(connection, raise_by=0)
+            directive = held.directive
             if state == "paused" and directive == "cancel":  # cancelled while it was pausing
                 state, reason = "cancelled", "cancelled by its owner"
             change: dict[str, Any] = {"state": state, "outcome": outcome, "reason": reason}
@@ -123,7 +129,8 @@ class SqlLedger:
                 change["directive"] = "run"
             else:
                 change["finished_at"] = db_now()
-                settle_running_trials(connection, self._lease.job_id, f"cut off: the job ended as {state}")
+                settle_running_trials(connection, self._lease.job_id, f"the job ended as {state}")
+            change["attempts"] = ended(held.attempts, held.now, reason or state)
             self._change(connection, {**change, "elapsed_s": jobs.c.elapsed_s + spent_until_now, **NO_LEASE})
             if state != "paused":
                 note_end(connection, self._lease.job_id)
@@ -140,7 +147,9 @@ class SqlLedger:
             update(jobs)
             .where(jobs.c.id == self._lease.job_id, jobs.c.lease_token == self._lease.token)
             .values(rev=jobs.c.rev + raise_by, **(change or {}))
-            .returning(jobs.c.id, jobs.c.name, jobs.c.rev, jobs.c.directive, _spent)
+            .returning(
+                jobs.c.id, jobs.c.name, jobs.c.rev, jobs.c.directive, jobs.c.attempts, _spent, db_now().label("now")
+            )
         )
         row = connection.execute(statement).one_or_none()
         if row is None:

@@ -147,6 +147,7 @@ class Settings(BaseSettings):
         return folder if project_id == DEFAULT_PROJECT else folder / f"project-{project_id}"
 
     def workspace(self, job_id: str) -> Path:
+        """Of this host; each of the job's leases has a sub-folder of its own."""
         return self.data_dir / "jobs" / job_id
 
     def environment(self) -> dict[str, str]:

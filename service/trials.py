@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
 
+from search.records import TrialState
 from service.database import Database, db_now
 from service.tables import artifacts, job_logs, jobs, trials
 from service.trial_summary import summary
+
+CUT_OFF = "cut off: "  # how the reason of a trial begins whose job ended while it ran
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,31 @@ def settle_running_trials(connection: Connection, job_id: str, reason: str) -> N
 
     The caller's transaction holds the job's row.
     """
-    running = select(trials).where(trials.c.job_id == job_id, trials.c.state == "running").order_by(trials.c.number)
-    found = connection.execute(running).all()
+    _change_states(connection, job_id, "running", "failed", lambda _: f"{CUT_OFF}{reason}")
+
+
+def reopen_cut_off_trials(connection: Connection, job_id: str) -> None:
+    """What `settle_running_trials` has done, undone: the next coordinator goes on with them as after a crash."""
+    _change_states(connection, job_id, "failed", "running", lambda was: None if was.startswith(CUT_OFF) else was)
+
+
+def _change_states(
+    connection: Connection, job_id: str, before: TrialState, after: TrialState, reason: Callable[[str], str | None]
+) -> None:
+    """reason: the new one by the old one; a trial whose reason it leaves as it is stays as it is."""
+    query = select(trials).where(trials.c.job_id == job_id, trials.c.state == before).order_by(trials.c.number)
+    found = connection.execute(query).all()
     for row in found:
+        was = row.document.get("reason") or ""
+        new = reason(was)
+        if new == was:
+            continue
         rev = raise_revision(connection, job_id)
-        document = {**row.document, "state": "failed", "reason": reason}
+        document = {**row.document, "state": after, "reason": new}
         connection.execute(
             update(trials)
             .where(trials.c.job_id == job_id, trials.c.number == row.number)
-            .values(rev=rev, state="failed", document=document, summary=summary(document), updated_at=db_now())
+            .values(rev=rev, state=after, document=document, summary=summary(document), updated_at=db_now())
         )
     if found:
         counts = count_trials(connection, job_id)

@@ -123,12 +123,27 @@ class DatasetList(PageView):
     items: list[DatasetView]
 
 
+class AttemptView(BaseModel):
+    """One worker's time with a job. reason: why it ended; null while it goes on."""
+
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, attempt: dict[str, Any]) -> AttemptView:
+        times = {"started_at": moment(attempt["started_at"]), "ended_at": moment(attempt["ended_at"])}
+        return cls(**{**attempt, **times})
+
+
 class JobView(BaseModel):
     """`directive` says what the owner has asked for and the coordinator has yet to do: run, pause or cancel.
 
     metric_name: what people call the metric of the job's task; higher is better. resolved: by field, the names in the
     specification as it was submitted; `spec` has their ids. previous: a scheduled job against the schedule's last good
-    one before it, made when it has succeeded.
+    one before it, made when it has succeeded. attempts: the newest ones, oldest first.
+    retry_at: a queued job whose last attempt ended for a reason outside it waits until then.
     """
 
     id: str
@@ -150,6 +165,8 @@ class JobView(BaseModel):
     baseline: Baseline | None
     best: Best | None
     previous: dict[str, Any] | None
+    attempts: list[AttemptView]
+    retry_at: datetime | None
 
     @classmethod
     def of(cls, row: Row[Any]) -> JobView:
@@ -173,6 +190,8 @@ class JobView(BaseModel):
             baseline=Baseline(**row.baseline) if row.baseline else None,
             best=row.best,
             previous=row.previous,
+            attempts=[AttemptView.of(attempt) for attempt in row.attempts or ()],
+            retry_at=moment(row.retry_at),
         )
 
     def etag(self) -> str:

@@ -1,4 +1,4 @@
-"""Jobs: submit, read, list, cancel, pause, resume, delete, log lines."""
+"""Jobs: submit, read, list, cancel, pause, resume, retry, delete, log lines."""
 
 from __future__ import annotations
 
@@ -110,6 +110,14 @@ def pause(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> Jo
 @router.post("/{job_id}/resume", status_code=202, responses=_STEERED)
 def resume(job_id: JobPath, jobs: JobsDep, key: KeyDep, response: Response) -> JobView:
     return _steer(job_id, jobs, key, response, "resume")
+
+
+@router.post("/{job_id}/retry", status_code=202, responses={**_STEERED, **refusals(429)})
+def retry(job_id: JobPath, jobs: JobsDep, state: StateDep, key: KeyDep, response: Response) -> JobView:
+    """Queues a job that has failed or was cancelled once more; it goes on from the trials that it has."""
+    view = JobView.of(jobs.retry(job_id, state.limits, once=key.with_body()))
+    response.headers["ETag"] = view.etag()
+    return view
 
 
 @router.get("/{job_id}/logs")

@@ -189,6 +189,35 @@ def test_a_waiting_job_is_paused_resumed_and_cancelled_at_once(sqlite_api: Runni
     assert "the job is cancelled" in refused.json()["detail"]
 
 
+def test_a_job_that_has_ended_is_retried(api: RunningApi) -> None:
+    job_id = api.submit(retry={"max_attempts": 2, "delay_s": 60})
+    assert api.client.post(f"/v1/jobs/{job_id}/retry").status_code == 409
+    coordinator(api).finish("failed", outcome=None, reason="disk died", report=None)
+    job = api.client.get(f"/v1/jobs/{job_id}").json()
+    [attempt] = job["attempts"]
+    assert (attempt["worker"], attempt["reason"]) == ("w", "disk died")
+    assert job["started_at"] <= attempt["started_at"] <= attempt["ended_at"] <= job["finished_at"]
+    key = {"Idempotency-Key": "again"}
+    first, second = (api.client.post(f"/v1/jobs/{job_id}/retry", headers=key) for _ in range(2))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert (first.json()["state"], first.json()["reason"], first.json()["finished_at"]) == ("queued", None, None)
+    assert first.headers["ETag"] != f'"{job["rev"]}"'
+    assert api.client.post(f"/v1/jobs/{job_id}/retry").status_code == 409
+    api.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert api.client.post(f"/v1/jobs/{job_id}/retry").json()["state"] == "queued"
+    assert len(api.client.get(f"/v1/jobs/{job_id}").json()["attempts"]) == 1
+
+
+def test_a_retry_whose_model_is_gone_is_refused(sqlite_api: RunningApi) -> None:
+    job_id = sqlite_api.submit()
+    job = sqlite_api.client.post(f"/v1/jobs/{job_id}/cancel").json()
+    assert sqlite_api.client.delete(f"/v1/models/{job['spec']['model']}").status_code == 204
+    refused = sqlite_api.client.post(f"/v1/jobs/{job_id}/retry")
+    assert refused.status_code == 409
+    assert job["spec"]["model"] in refused.json()["detail"]
+
+
 def test_a_running_job_learns_what_its_owner_wants(sqlite_api: RunningApi) -> None:
     job_id = sqlite_api.submit()
     ledger = coordinator(sqlite_api)

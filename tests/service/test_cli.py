@@ -176,6 +176,7 @@ def test_pause_resume_cancel(bantam: Any, sqlite_api: RunningApi) -> None:
     done = bantam("resume", job_id)
     assert done.exit_code == 2
     assert "409" in done.stderr
+    assert f"job {job_id} is queued" in bantam("retry", job_id).stdout
 
 
 def test_cancelling_a_running_job_says_that_it_will(bantam: Any, sqlite_api: RunningApi) -> None:

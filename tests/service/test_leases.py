@@ -3,12 +3,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from sqlalchemy import select, update
 
 from search.records import Trial
+from service.attempts import KEPT
 from service.blobs import BlobStore
 from service.database import Database, db_now
-from service.leases import MAX_LOSSES, Lease, Leases
+from service.jobs import Wish
+from service.leases import LOST, Lease, Leases
 from service.ledger import SqlLedger
 from service.settings import Settings
 from service.tables import jobs, trials
@@ -137,9 +140,9 @@ def test_jobs_that_their_owner_ended_while_the_worker_was_dead_are_settled(
 
 
 def test_a_job_that_kills_its_workers_is_given_up(database: Database) -> None:
-    job_id = add_job(database)
+    job_id = add_job(database, retry={"max_attempts": 3})
     leases = Leases(database)
-    for _ in range(MAX_LOSSES):
+    for _ in range(3):
         assert leases.claim("w", 10) is not None
         assert leases.settle_abandoned() == []
         expire(database)
@@ -147,13 +150,15 @@ def test_a_job_that_kills_its_workers_is_given_up(database: Database) -> None:
     assert leases.settle_abandoned() == [job_id]
     row = jobs_of(database).get(job_id)
     assert row.state == "failed"
-    assert "5 workers in a row" in row.reason
+    assert "3 attempts in a row" in row.reason
+    assert [(a["worker"], a["reason"]) for a in row.attempts] == [("w", LOST)] * 3
+    assert all(a["ended_at"] >= a["started_at"] for a in row.attempts)
 
 
 def test_a_finished_trial_clears_the_count_of_dead_workers(database: Database, settings: Settings) -> None:
     add_job(database)
     leases = Leases(database)
-    for number in range(MAX_LOSSES + 2):
+    for number in range(7):
         lease = leases.claim("w", 10)
         assert lease is not None
         ledger = ledger_of(database, lease, settings)
@@ -161,3 +166,55 @@ def test_a_finished_trial_clears_the_count_of_dead_workers(database: Database, s
         ledger.put_trial(Trial(number=number, state="completed", metric=0.5))
         expire(database)
     assert leases.settle_abandoned() == []
+
+
+def test_an_attempt_that_ends_outside_is_repeated_after_growing_pauses(database: Database) -> None:
+    job_id = add_job(database, retry={"max_attempts": 3, "delay_s": 40})
+    leases = Leases(database)
+    pauses = []
+    for _ in range(2):
+        lease = leases.claim("w", 10)
+        assert lease is not None
+        assert leases.fail_outside(lease, "No space left on device")
+        assert not leases.fail_outside(lease, "again"), "the lease is over"
+        row = jobs_of(database).get(job_id)
+        assert (row.state, row.reason) == ("queued", "is tried again: No space left on device")
+        pauses.append(row.retry_at - row.attempts[-1]["ended_at"])
+        assert leases.claim("w", 10) is None, "not before its time"
+        with database.write() as connection:
+            connection.execute(update(jobs).values(retry_at=db_now() - 0.01))
+    assert pauses == [pytest.approx(40, abs=2), pytest.approx(80, abs=2)]
+    lease = leases.claim("w", 10)
+    assert lease is not None
+    assert leases.fail_outside(lease, "No space left on device")
+    row = jobs_of(database).get(job_id)
+    assert row.state == "failed"
+    assert row.reason.endswith("No space left on device")
+    assert [a["reason"] for a in row.attempts] == ["No space left on device"] * 3
+
+
+@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_a_job_that_its_worker_gives_back_obeys_its_owner(database: Database, wish: Wish, state: str) -> None:
+    job_id = add_job(database)
+    leases, owner = Leases(database), jobs_of(database)
+    lease = leases.claim("w", 10)
+    assert lease is not None
+    owner.steer(job_id, wish)
+    assert leases.release(lease)
+    row = owner.get(job_id)
+    assert (row.state, row.lease_worker) == (state, None)
+    if wish == "pause":
+        owner.steer(job_id, "resume")
+        assert leases.claim("w", 10) is not None
+        assert owner.get(job_id).directive == "run"
+
+
+def test_a_long_list_of_attempts_keeps_the_newest(database: Database) -> None:
+    job_id = add_job(database)
+    leases = Leases(database)
+    for number in range(KEPT + 5):
+        lease = leases.claim(f"w{number}", 10)
+        assert lease is not None
+        assert leases.release(lease)
+    attempts = jobs_of(database).get(job_id).attempts
+    assert [a["worker"] for a in attempts] == [f"w{n}" for n in range(5, KEPT + 5)]

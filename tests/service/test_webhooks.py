@@ -17,7 +17,7 @@ from service.blobs import BlobStore
 from service.client import Client, verify_webhook
 from service.database import Database, db_now
 from service.firing import fire_due
-from service.leases import MAX_LOSSES, Lease, Leases
+from service.leases import Lease, Leases
 from service.ledger import SqlLedger
 from service.limits import Limits
 from service.processes import PARENT_VARIABLE
@@ -121,7 +121,7 @@ def test_a_job_that_kills_its_workers_is_told_too(database: Database) -> None:
     job_id = add_job(database)
     assert Leases(database).claim("w", 60) is not None
     with database.write() as connection:
-        change = {"lease_expires_at": db_now() - 1, "lease_losses": MAX_LOSSES}
+        change = {"lease_expires_at": db_now() - 1, "lease_losses": jobs.c.max_attempts}
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(**change))
     assert Leases(database).settle_abandoned() == [job_id]
     assert [b["job"]["id"] for b in bodies(database, webhook_id)] == [job_id]

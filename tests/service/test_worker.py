@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -113,7 +114,7 @@ def test_a_search_gets_the_files_and_folders_of_its_job(
     (dataset,) = inputs.datasets.values()
     assert inputs.datasets.keys() == {inputs.spec.data.train}
     assert (dataset.path.read_bytes(), dataset.description) == (CONTENT, DATASET)
-    assert inputs.workspace == settings.data_dir / "jobs" / job_id
+    assert inputs.workspace.parent == settings.data_dir / "jobs" / job_id
     assert inputs.workspace.is_dir()
     assert inputs.cache.is_dir()
 
@@ -148,10 +149,82 @@ def test_a_database_that_was_away_is_no_fault_of_the_job(
             raise OperationalError("UPDATE jobs", {}, ConnectionError("server closed the connection"))
         ledger.finish("succeeded", outcome="feasible", reason=None, report={})
 
-    job_id = submit()
+    job_id = str(jobs_of(store).create(make_spec(store, retry={"delay_s": 0.1}), LIMITS).id)
     start(search)
     until(lambda: state_of(store, job_id) == "succeeded")
     assert len(tries) == 2
+    first, second = jobs_of(store).get(job_id).attempts
+    assert first["reason"] == "the database did not answer: server closed the connection"
+    assert second["reason"] == "succeeded"
+
+
+@on_sqlite
+def test_a_full_disk_is_no_fault_of_the_job(store: Database, submit: Callable[[], str], start: Start) -> None:
+    def search(inputs: JobInputs, ledger: Ledger) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint.pt")
+
+    job_id = submit()
+    start(search)
+    until(lambda: state_of(store, job_id) == "queued" and jobs_of(store).get(job_id).retry_at is not None)
+    assert "No space left on device" in jobs_of(store).get(job_id).reason
+
+
+@on_sqlite
+def test_a_failed_job_goes_on_from_its_trials_when_it_is_retried(
+    store: Database, submit: Callable[[], str], start: Start
+) -> None:
+    seen: list[dict[int, str]] = []
+
+    def search(inputs: JobInputs, ledger: Ledger) -> None:
+        seen.append({t.number: t.state for t in ledger.trials()})
+        if len(seen) == 1:
+            ledger.put_trial(Trial(number=0, state="completed", metric=0.5))
+            ledger.put_trial(Trial(number=1, state="failed", reason="its recipe does not fit"))
+            ledger.put_trial(Trial(number=2, state="running"))
+            (inputs.workspace / "checkpoint").write_text("kept")
+            raise RuntimeError("a defect")
+        assert (inputs.workspace / "checkpoint").read_text() == "kept"
+        ledger.put_trial(Trial(number=2, state="completed", metric=0.6))
+        ledger.finish("succeeded", outcome="feasible", reason=None, report={})
+
+    job_id = submit()
+    start(search)
+    until(lambda: state_of(store, job_id) == "failed")
+    failed = {t["number"]: t["reason"] for t in Trials(store).all(job_id) if t["state"] == "failed"}
+    assert failed == {1: "its recipe does not fit", 2: "cut off: the job ended as failed"}
+    row = jobs_of(store).retry(job_id, LIMITS)
+    assert (row.reason, row.finished_at, row.directive) == (None, None, "run")
+    until(lambda: state_of(store, job_id) == "succeeded")
+    assert seen[1] == {0: "completed", 1: "failed", 2: "running"}
+    assert [a["reason"] for a in jobs_of(store).get(job_id).attempts] == ["RuntimeError: a defect", "succeeded"]
+
+
+@on_sqlite
+def test_a_worker_on_another_host_goes_on_without_the_first_ones_folder(
+    store: Database, settings: Settings, submit: Callable[[], str], tmp_path: Path
+) -> None:
+    """Two data folders; database and blobs are shared."""
+    elsewhere = settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    elsewhere.data_dir.mkdir()
+    elsewhere.blobs_dir.symlink_to(settings.blobs_dir, target_is_directory=True)
+    fleets = Fleet(settings), Fleet(elsewhere)
+    try:
+        job_id = submit()
+        first = fleets[0].launch()
+        until(lambda: len(finished(store, job_id)) >= 5)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        before = finished(store, job_id)
+        fleets[1].launch()
+        until(lambda: state_of(store, job_id) == "succeeded")
+        after = finished(store, job_id)
+        assert {n: after[n] for n in before} == before
+        assert sorted(after) == list(range(TRIALS))
+        [journal] = elsewhere.workspace(job_id).glob("*/computed")
+        assert not set(before) & {int(n) for n in journal.read_text().split()}, "nothing is computed twice"
+    finally:
+        for fleet in fleets:
+            fleet.end()
 
 
 @on_sqlite
@@ -250,14 +323,17 @@ class Fleet:
         self.processes.append(subprocess.Popen(command, env=self.environment))
         return self.processes[-1]
 
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
 
 @pytest.fixture
 def fleet(settings: Settings) -> Iterator[Fleet]:
     fleet = Fleet(settings)
     yield fleet
-    for process in fleet.processes:
-        process.kill()
-        process.wait()
+    fleet.end()
 
 
 def finished(store: Database, job_id: str) -> dict[int, int]:
@@ -285,7 +361,8 @@ def test_a_killed_workers_job_is_taken_over_with_nothing_lost(
     assert sorted(after) == list(range(TRIALS))
     assert {n: after[n] for n in before} == before, "a finished trial is not written again"
     assert {t["state"] for t in Trials(store).all(job_id)} == {"completed"}
-    computed = [int(n) for n in (settings.workspace(job_id) / "computed").read_text().split()]
+    [journal] = settings.workspace(job_id).glob("*/computed")
+    computed = [int(n) for n in journal.read_text().split()]
     assert set(computed) == set(range(TRIALS))
     assert len(computed) <= TRIALS + 1, "at most the trial that was cut off is computed again"
     assert jobs_of(store).get(job_id).report["elapsed_s"] > 0
