@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -283,7 +284,8 @@ def test_several_scheduler_processes_send_each_event_once(database: Database, se
             time.sleep(0.1)
         for process in running:
             process.terminate()
-        assert [process.wait(30) for process in running] == [0, 0, 0]
+        # One that is still starting when the others have sent everything dies of the signal.
+        assert {process.wait(30) for process in running} <= {0, -signal.SIGTERM}
         assert Counter(json.loads(r.body)["id"] for r in receiver.received) == dict.fromkeys(made, 1)
     with database.read() as connection:
         assert {row.attempts for row in connection.execute(select(webhook_deliveries))} == {1}
