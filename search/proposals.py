@@ -14,7 +14,7 @@ from search.layer_plan import filled, plan_of, template_key
 from search.mutations import MUTATION, Mutations, start_of
 from search.profile import Profile
 from search.records import Trial
-from search.sampler import Sampler
+from search.samplers import Sampler
 from search.sensitivity import Sensitivity
 from search.solver import Scope, floors
 from search.spec import JobSpec
@@ -37,7 +37,12 @@ class Proposals:
         self.space = knobs_of.Space.of(spec, profile)
         self.sensitivity: Sensitivity | None = None
         self.points: dict[str, tuple[Point, ...]] = dict(history or {})
-        self._sampler = Sampler(self.space, spec.search.strategy, seed=spec.search.seed)
+        self._sampler = Sampler(
+            self.space,
+            spec.search.strategy,
+            seed=spec.search.seed,
+            objectives=3 if spec.objective == "pareto" else 1,
+        )
         self._limits = Limits.of(spec.budget, profile.baseline)
         self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
         self._mutations = Mutations(profile, self.space.scope, seed=spec.search.seed)
@@ -117,7 +122,7 @@ class Proposals:
             self._sampler.tell(trial.number, None, {})
         elif trial.fidelity is not None and (trial.fidelity.rung >= 1 or trial.state == "completed"):
             excess = {v.field: v.excess for v in trial.violations}
-            self._sampler.tell(trial.number, aims(trial, self.spec.objective)[0], excess or {"budget": 0.0})
+            self._sampler.tell(trial.number, aims(trial, self.spec.objective), excess or {"budget": 0.0})
 
     def gate_work(self, trial: Trial, at_floor: list[Trial], cheap: list[Trial]) -> GateWork:
         """From the trial's recipe if it has one (cheap, floor), else from its knobs."""

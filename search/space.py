@@ -129,7 +129,7 @@ class Space:
             variants.append({"bits_bias": 3.0} if self.pruning else {"sharpness": 0.6})
         if self.pruning:
             variants += [
-                {"stream_bias": 2.0},
+                {"stream_bias": 2.0, "importance": "group_l2"},
                 {"sharpness": 0.6, "channel_multiple": 4},
                 {"depth_bias": -1.0, "channel_multiple": 4},
                 {"channel_multiple": 16},

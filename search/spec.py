@@ -109,12 +109,16 @@ class Budget(_Strict):
         return self
 
 
+# Those of `search.samplers`, which is not imported here: a specification is read without Optuna. A test holds both.
+Strategy = Literal["auto", "cmaes", "gp", "nsga2", "random", "solver", "tpe"]
+
+
 class SearchSpec(_Strict):
     max_trials: int = Field(40, ge=1, le=100_000)
     max_seconds: float = Field(1800, gt=0, le=30 * 86400)
     parallel: int = Field(2, ge=1, le=1024)
     seed: int = Field(0, ge=0, lt=2**31)
-    strategy: Literal["auto", "tpe", "random"] = "auto"
+    strategy: Strategy = "auto"
     executor: Literal["local"] = "local"
 
 

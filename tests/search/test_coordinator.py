@@ -191,7 +191,7 @@ def test_a_model_without_groups_is_only_quantised() -> None:
         shapes=tuple(replace(s, out_fixed=32, out_groups={}) for s in network.profile.shapes[:1]),
     )
     coordinator, _, _ = run(network)
-    assert {t.origin for t in coordinator.book.all} <= {"cheap", "solver", "tpe", "variant"}
+    assert {t.origin for t in coordinator.book.all} <= {"cheap", "solver", "tpe", "random", "variant"}
     assert {s["technique"] for t in coordinator.book.all for s in (t.recipe or {"steps": []})["steps"]} == {
         "quantization"
     }
