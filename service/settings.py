@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     body_s: float = Field(30, gt=0, description="time for such a body to arrive")
     max_models: int = Field(1000, ge=0, description="per project, as are the next six")
     max_datasets: int = Field(1000, ge=0)
-    max_stored_bytes: int | None = Field(None, gt=0, description="of all models, datasets and artifacts")
+    max_stored_bytes: int | None = Field(None, gt=0, description="of all models and datasets")
     max_schedules: int = Field(100, ge=0)
     max_webhooks: int = Field(50, ge=0)
     max_queued_jobs: int = Field(1000, ge=1)
