@@ -23,8 +23,9 @@ from service.cli_options import (
     print_json,
     service_at,
 )
-from service.client import Client, Json
+from service.client import Client
 from service.client_access import DAY_S
+from service.client_flow import Json
 
 tokens = typer.Typer(help="Tokens that open the service.", no_args_is_help=True)
 projects = typer.Typer(help="Projects: tenants that see nothing of each other.", no_args_is_help=True)

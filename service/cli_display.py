@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service import wording
-from service.client import FINAL_STATES, Client
+from service.client import Client
+from service.client_calls import FINAL_STATES
 
 Json = dict[str, Any]
 STAGES = ("profile", "cheap", "sensitivity", "search", "confirm")

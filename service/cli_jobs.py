@@ -28,7 +28,8 @@ from service.cli_options import (
     resolve,
     service_at,
 )
-from service.client import Client, Json
+from service.client import Client
+from service.client_flow import Json
 from service.job_file import BadJobFile, read_job, upload_files
 
 

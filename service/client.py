@@ -1,51 +1,74 @@
-"""A synchronous client of the HTTP API: one method per call of the contract, JSON in and out.
+"""The client of the HTTP API, blocking and asynchronous, with the same calls: JSON in and out.
 
-Imports neither torch nor FastAPI. Every method raises ServiceProblem when the service refuses and ServiceUnreachable
-when it does not answer.
+Imports neither torch nor FastAPI. Every call raises ServiceProblem when the service refuses and ServiceUnreachable when
+it does not answer. What may pass by itself (429, 502, 503, 504, a broken connection) is tried again first; each POST
+carries an Idempotency-Key, so that trying again does nothing twice.
+
+    with Client(token=token) as client:                      async with AsyncClient(token=token) as client:
+        job = client.submit(spec)                                job = await client.submit(spec)
+        for trial in client.iterate_trials(job["id"]):           async for trial in client.iterate_trials(job["id"]):
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
+import asyncio
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from service.client_access import AccessCalls, key_header, pages
-from service.client_errors import DamagedDownload, ServiceProblem, ServiceUnreachable, WaitTimeout
-from service.client_webhooks import WebhookCalls
+from service import client_access, client_calls, client_events, client_files, client_webhooks
+from service.client_errors import ServiceUnreachable
+from service.client_flow import Course, Emit, Flow, Items, Pause, Read, Retries, Send
 from service.webhook_signature import BadSignature, verify_webhook
 
-__all__ = ["BadSignature", "Client", "Delta", "verify_webhook"]
+__all__ = ["AsyncClient", "BadSignature", "Client", "verify_webhook"]
 DEFAULT_URL = "http://127.0.0.1:8080"
-FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
-
-Json = dict[str, Any]
-Artifact = Literal["winner", "baseline"]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What changed since a revision. next: hand it to the next call; complete: nothing newer was left out."""
+def _call(call: Callable[P, Flow[T]]) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(call)
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._run(call(*args, **kwargs))
 
-    items: tuple[Json, ...]
-    next: int
-    complete: bool
+    return method
 
 
-class Client(AccessCalls, WebhookCalls):
+def _iteration(call: Callable[P, Items[T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    @functools.wraps(call)
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return client._each(call(*args, **kwargs))
+
+    return method
+
+
+def _async_call(call: Callable[P, Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    @functools.wraps(call)
+    def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return client._run(call(*args, **kwargs))
+
+    return method
+
+
+def _async_iteration(call: Callable[P, Items[T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    @functools.wraps(call)
+    def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return client._each(call(*args, **kwargs))
+
+    return method
+
+
+class Client:
     """Talks to one service. Use it as a context manager, or call `close`.
 
-    timeout_s: for an answer to begin; uploads may take longer because the service reads every row before it answers.
-    transport: for tests (an ASGI or mock transport).
+    timeout_s: for an answer to begin. retries: how often, and how soon, a request is sent again; `Retries(0)`: never.
+    transport: for tests.
     """
 
     def __init__(
@@ -54,13 +77,12 @@ class Client(AccessCalls, WebhookCalls):
         token: str | None = None,
         *,
         timeout_s: float = 30.0,
-        upload_timeout_s: float = 600.0,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._upload_timeout_s = upload_timeout_s
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
+        self._retries = retries
+        self._http = httpx.Client(base_url=self.url, headers=_headers(token), timeout=timeout_s, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -73,227 +95,211 @@ class Client(AccessCalls, WebhookCalls):
     def close(self) -> None:
         self._http.close()
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    def _run(self, flow: Flow[T]) -> T:
+        with Course(flow, self._retries) as course:
+            for _ in self._steps(course):
+                raise TypeError("a call that is run emits nothing")
+            value: T = course.value
+            return value
 
-    def upload_model(self, path: Path, name: str | None = None) -> Json:
-        """Streams a .pt2 to the service; the same bytes give the same id."""
-        return self._upload("/v1/models", path, name)
+    def _each(self, flow: Items[T]) -> Iterator[T]:
+        with Course(flow, self._retries) as course:
+            yield from self._steps(course)
 
-    def upload_dataset(self, path: Path, name: str | None = None) -> Json:
-        """Streams a parquet, npz or safetensors file; the same bytes give the same id."""
-        return self._upload("/v1/datasets", path, name)
-
-    def models(self, *, name: str | None = None) -> tuple[Json, ...]:
-        """Newest first. name: only its versions, the latest first; a job may say `name@latest`."""
-        return _items(self._json("GET", "/v1/models", params={} if name is None else {"name": name}))
-
-    def datasets(self, *, name: str | None = None) -> tuple[Json, ...]:
-        """Like models."""
-        return _items(self._json("GET", "/v1/datasets", params={} if name is None else {"name": name}))
-
-    # -- jobs ----------------------------------------------------------------------------------------------------
-
-    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Json:
-        return self._json("POST", "/v1/jobs", json=dict(spec), headers=key_header(idempotency_key))
-
-    def job(self, job_id: str) -> Json:
-        return self._json("GET", f"/v1/jobs/{job_id}")
-
-    def jobs(self, *, state: str | None = None, limit: int = 50) -> tuple[Json, ...]:
-        """Newest first."""
-        params = {"limit": limit, **({"state": state} if state else {})}
-        return _items(self._json("GET", "/v1/jobs", params=params))
-
-    def cancel(self, job_id: str) -> Json:
-        return self._json("POST", f"/v1/jobs/{job_id}/cancel")
-
-    def pause(self, job_id: str) -> Json:
-        return self._json("POST", f"/v1/jobs/{job_id}/pause")
-
-    def resume(self, job_id: str) -> Json:
-        return self._json("POST", f"/v1/jobs/{job_id}/resume")
-
-    def retry(self, job_id: str) -> Json:
-        """A failed or cancelled job goes on from what it has."""
-        return self._json("POST", f"/v1/jobs/{job_id}/retry")
-
-    def trials(self, job_id: str, *, after_rev: int = 0, limit: int = 500) -> Delta:
-        """Trials changed after a revision, oldest change first."""
-        page = self._json("GET", f"/v1/jobs/{job_id}/trials", params={"after_rev": after_rev, "limit": limit})
-        items = _items(page)
-        return Delta(items, int(page.get("next_rev", after_rev)), len(items) < limit)
-
-    def all_trials(self, job_id: str) -> list[Json]:
-        """Every trial in order of its number."""
-        found: dict[int, Json] = {}
-        after, complete = 0, False
-        while not complete:
-            delta = self.trials(job_id, after_rev=after)
-            found.update((int(t["number"]), t) for t in delta.items)
-            complete = delta.complete or delta.next == after
-            after = delta.next
-        return [found[number] for number in sorted(found)]
-
-    def trial(self, job_id: str, number: int) -> Json:
-        return self._json("GET", f"/v1/jobs/{job_id}/trials/{number}")
-
-    def front(self, job_id: str) -> tuple[Json, ...]:
-        return _items(self._json("GET", f"/v1/jobs/{job_id}/front"))
-
-    def logs(self, job_id: str, *, after: int = 0, limit: int = 1000) -> Delta:
-        """Log lines after one; give `next` to the next call."""
-        page = self._json("GET", f"/v1/jobs/{job_id}/logs", params={"after": after, "limit": limit})
-        items = _items(page)
-        return Delta(items, int(page.get("next", after)), len(items) < limit)
-
-    def wait(
-        self,
-        job_id: str,
-        *,
-        timeout_s: float | None = None,
-        poll_s: float = 0.5,
-        on_change: Callable[[Json], None] | None = None,
-    ) -> Json:
-        """Polls (with the job's ETag, so an unchanged job costs a 304) until the job is in a final state.
-
-        Raises WaitTimeout after timeout_s. on_change sees the job each time its revision has moved.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        etag, job = "", {}
-        while True:
-            response = self._send("GET", f"/v1/jobs/{job_id}", headers={"If-None-Match": etag} if etag else {})
-            if response.status_code != 304:
-                etag, job = response.headers.get("ETag", ""), response.json()
-                if on_change is not None:
-                    on_change(job)
-            if job.get("state") in FINAL_STATES:
-                return job
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeout(job_id, str(job.get("state")), timeout_s or 0.0)
-            time.sleep(poll_s)
-
-    # -- results -------------------------------------------------------------------------------------------------
-
-    def download_artifact(self, job_id: str, destination: Path, *, which: Artifact = "winner") -> str:
-        """Writes the file and returns its sha256 (hex). Raises DamagedDownload, leaving nothing behind."""
-        partial = destination.with_name(destination.name + ".part")
-        found = hashlib.sha256()
+    def _steps(self, course: Course[Any]) -> Iterator[Any]:
+        response: httpx.Response | None = None
+        chunks: Iterator[bytes] = iter(())
         try:
-            with self._stream(f"/v1/jobs/{job_id}/artifact", {"which": which}) as response, partial.open("wb") as file:
-                for chunk in response.iter_bytes():
-                    found.update(chunk)
-                    file.write(chunk)
-            expected = announced_sha256(response.headers)
-            if expected is not None and expected != found.hexdigest():
-                raise DamagedDownload(expected, found.hexdigest())
-            partial.replace(destination)
+            while (step := course.next()) is not None:
+                try:
+                    match step:
+                        case Send():
+                            if response is not None:
+                                response.close()
+                            request = self._http.build_request(step.method, step.path, **step.options)
+                            course.reply = response = self._http.send(request, stream=step.stream)
+                            chunks = response.iter_bytes() if step.stream else iter(())
+                        case Read():
+                            course.reply = next(chunks, None)
+                        case Pause():
+                            time.sleep(step.seconds)
+                        case Emit():
+                            yield step.item
+                except httpx.TransportError as error:
+                    course.error = error
+        except httpx.TransportError as error:
+            raise _unreachable(self.url, error) from error
         finally:
-            partial.unlink(missing_ok=True)
-        return found.hexdigest()
+            if response is not None:
+                response.close()
 
-    def report(self, job_id: str) -> Json:
-        return self._json("GET", f"/v1/jobs/{job_id}/report", headers={"Accept": "application/json"})
+    session = _call(client_access.session)
+    upload_model = _call(client_files.upload_model)
+    upload_dataset = _call(client_files.upload_dataset)
+    models = _call(client_access.models)
+    datasets = _call(client_access.datasets)
+    delete_model = _call(client_access.delete_model)
+    delete_dataset = _call(client_access.delete_dataset)
+    submit = _call(client_calls.submit)
+    job = _call(client_calls.job)
+    jobs = _call(client_calls.jobs)
+    cancel = _call(client_calls.cancel)
+    pause = _call(client_calls.pause)
+    resume = _call(client_calls.resume)
+    retry = _call(client_calls.retry)
+    wait = _call(client_calls.wait)
+    delete_job = _call(client_calls.delete_job)
+    events = _iteration(client_events.events)
+    trials = _call(client_calls.trials)
+    iterate_trials = _iteration(client_calls.iterate_trials)
+    all_trials = _call(client_calls.all_trials)
+    trial = _call(client_calls.trial)
+    front = _call(client_calls.front)
+    logs = _call(client_calls.logs)
+    download_artifact = _call(client_files.download_artifact)
+    report = _call(client_calls.report)
+    report_html = _call(client_calls.report_html)
+    schedules = _call(client_calls.schedules)
+    create_schedule = _call(client_calls.create_schedule)
+    schedule_runs = _iteration(client_calls.schedule_runs)
+    delete_schedule = _call(client_calls.delete_schedule)
+    run_schedule = _call(client_calls.run_schedule)
+    create_webhook = _call(client_webhooks.create_webhook)
+    webhooks = _iteration(client_webhooks.webhooks)
+    change_webhook = _call(client_webhooks.change_webhook)
+    delete_webhook = _call(client_webhooks.delete_webhook)
+    test_webhook = _call(client_webhooks.send_test)
+    webhook_deliveries = _iteration(client_webhooks.webhook_deliveries)
+    create_token = _call(client_access.create_token)
+    tokens = _iteration(client_access.tokens)
+    revoke_token = _call(client_access.revoke_token)
+    create_project = _call(client_access.create_project)
+    projects = _iteration(client_access.projects)
+    delete_project = _call(client_access.delete_project)
+    audit = _iteration(client_access.audit)
+    is_ready = _call(client_calls.is_ready)
 
-    def report_html(self, job_id: str) -> str:
-        return self._send("GET", f"/v1/jobs/{job_id}/report", headers={"Accept": "text/html"}).text
 
-    # -- schedules -----------------------------------------------------------------------------------------------
+class AsyncClient:
+    """`Client` for asyncio: every call is awaited, every iteration is `async for`. Files are read and written in
+    pieces on the loop's own thread."""
 
-    def schedules(self) -> tuple[Json, ...]:
-        return _items(self._json("GET", "/v1/schedules"))
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._retries = retries
+        self._http = httpx.AsyncClient(
+            base_url=self.url, headers=_headers(token), timeout=timeout_s, transport=transport
+        )
 
-    def create_schedule(self, schedule: Mapping[str, Any]) -> Json:
-        return self._json("POST", "/v1/schedules", json=dict(schedule))
+    async def __aenter__(self) -> Self:
+        return self
 
-    def schedule_runs(self, schedule_id: str) -> Iterator[Json]:
-        """What became of its ticks, newest first, fetched as they are asked for."""
-        return pages(self, f"/v1/schedules/{schedule_id}/runs", {})
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
-    def delete_schedule(self, schedule_id: str) -> None:
-        self._send("DELETE", f"/v1/schedules/{schedule_id}")
+    async def close(self) -> None:
+        await self._http.aclose()
 
-    def run_schedule(self, schedule_id: str) -> Json:
-        return self._json("POST", f"/v1/schedules/{schedule_id}/run")
+    async def _run(self, flow: Flow[T]) -> T:
+        with Course(flow, self._retries) as course:
+            async for _ in self._steps(course):
+                raise TypeError("a call that is run emits nothing")
+            value: T = course.value
+            return value
 
-    def is_ready(self) -> bool:
-        """True once the service takes work. Never raises for a service that is still starting."""
+    async def _each(self, flow: Items[T]) -> AsyncIterator[T]:
+        with Course(flow, self._retries) as course:
+            async with aclosing(self._steps(course)) as steps:
+                async for item in steps:
+                    yield item
+
+    async def _steps(self, course: Course[Any]) -> AsyncGenerator[Any]:
+        response: httpx.Response | None = None
+        chunks: AsyncIterator[bytes] | None = None
         try:
-            return self._http.get("/readyz", timeout=2.0).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    # -- plumbing ------------------------------------------------------------------------------------------------
-
-    def _upload(self, path: str, file: Path, name: str | None) -> Json:
-        with file.open("rb") as stream:
-            response = self._send(
-                "POST",
-                path,
-                files={"file": (file.name, stream, "application/octet-stream")},
-                data={"name": name or file.stem},
-                timeout=self._upload_timeout_s,
-            )
-        return _object(response)
-
-    def _json(self, method: str, path: str, **options: Any) -> Json:
-        return _object(self._send(method, path, **options))
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **options)
+            while (step := course.next()) is not None:
+                try:
+                    match step:
+                        case Send():
+                            if response is not None:
+                                await response.aclose()
+                            request = self._http.build_request(step.method, step.path, **step.options)
+                            course.reply = response = await self._http.send(request, stream=step.stream)
+                            chunks = response.aiter_bytes() if step.stream else None
+                        case Read():
+                            course.reply = None if chunks is None else await anext(chunks, None)
+                        case Pause():
+                            await asyncio.sleep(step.seconds)
+                        case Emit():
+                            yield step.item
+                except httpx.TransportError as error:
+                    course.error = error
         except httpx.TransportError as error:
-            raise ServiceUnreachable(self.url, str(error) or type(error).__name__) from error
-        if response.is_success or response.status_code == 304:
-            return response
-        raise problem_of(response)
+            raise _unreachable(self.url, error) from error
+        finally:
+            if response is not None:
+                await response.aclose()
 
-    @contextmanager
-    def _stream(self, path: str, params: Mapping[str, str]) -> Iterator[httpx.Response]:
-        try:
-            with self._http.stream("GET", path, params=dict(params)) as response:
-                if not response.is_success:
-                    response.read()
-                    raise problem_of(response)
-                yield response
-        except httpx.TransportError as error:
-            raise ServiceUnreachable(self.url, str(error) or type(error).__name__) from error
+    session = _async_call(client_access.session)
+    upload_model = _async_call(client_files.upload_model)
+    upload_dataset = _async_call(client_files.upload_dataset)
+    models = _async_call(client_access.models)
+    datasets = _async_call(client_access.datasets)
+    delete_model = _async_call(client_access.delete_model)
+    delete_dataset = _async_call(client_access.delete_dataset)
+    submit = _async_call(client_calls.submit)
+    job = _async_call(client_calls.job)
+    jobs = _async_call(client_calls.jobs)
+    cancel = _async_call(client_calls.cancel)
+    pause = _async_call(client_calls.pause)
+    resume = _async_call(client_calls.resume)
+    retry = _async_call(client_calls.retry)
+    wait = _async_call(client_calls.wait)
+    delete_job = _async_call(client_calls.delete_job)
+    events = _async_iteration(client_events.events)
+    trials = _async_call(client_calls.trials)
+    iterate_trials = _async_iteration(client_calls.iterate_trials)
+    all_trials = _async_call(client_calls.all_trials)
+    trial = _async_call(client_calls.trial)
+    front = _async_call(client_calls.front)
+    logs = _async_call(client_calls.logs)
+    download_artifact = _async_call(client_files.download_artifact)
+    report = _async_call(client_calls.report)
+    report_html = _async_call(client_calls.report_html)
+    schedules = _async_call(client_calls.schedules)
+    create_schedule = _async_call(client_calls.create_schedule)
+    schedule_runs = _async_iteration(client_calls.schedule_runs)
+    delete_schedule = _async_call(client_calls.delete_schedule)
+    run_schedule = _async_call(client_calls.run_schedule)
+    create_webhook = _async_call(client_webhooks.create_webhook)
+    webhooks = _async_iteration(client_webhooks.webhooks)
+    change_webhook = _async_call(client_webhooks.change_webhook)
+    delete_webhook = _async_call(client_webhooks.delete_webhook)
+    test_webhook = _async_call(client_webhooks.send_test)
+    webhook_deliveries = _async_iteration(client_webhooks.webhook_deliveries)
+    create_token = _async_call(client_access.create_token)
+    tokens = _async_iteration(client_access.tokens)
+    revoke_token = _async_call(client_access.revoke_token)
+    create_project = _async_call(client_access.create_project)
+    projects = _async_iteration(client_access.projects)
+    delete_project = _async_call(client_access.delete_project)
+    audit = _async_iteration(client_access.audit)
+    is_ready = _async_call(client_calls.is_ready)
 
 
-def problem_of(response: httpx.Response) -> ServiceProblem:
-    """The problem document of a refusal; a plain one when a proxy or a crash answered instead."""
-    try:
-        document = response.json()
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        document = {"title": response.reason_phrase or "refused", "detail": response.text[:500]}
-    return ServiceProblem(response.status_code, document)
+def _headers(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def announced_sha256(headers: Mapping[str, str]) -> str | None:
-    """sha256 (hex) of `Digest: sha-256=...` or `Repr-Digest: sha-256=:...:`; None when the header is missing.
-
-    RFC 3230 and RFC 9530 write base64; hex is understood too.
-    """
-    value = headers.get("Repr-Digest") or headers.get("Digest") or ""
-    for part in value.split(","):
-        name, _, digest = part.strip().partition("=")
-        if name.lower().replace("-", "") != "sha256":
-            continue
-        digest = digest.strip(":")
-        if len(digest) == 64:
-            return digest.lower()
-        try:
-            return base64.b64decode(digest, validate=True).hex()
-        except binascii.Error:
-            return None
-    return None
-
-
-def _object(response: httpx.Response) -> Json:
-    document = response.json() if response.content else {}
-    return document if isinstance(document, dict) else {"items": document}
-
-
-def _items(page: Json) -> tuple[Json, ...]:
-    return tuple(page.get("items", ()))
+def _unreachable(url: str, error: httpx.TransportError) -> ServiceUnreachable:
+    return ServiceUnreachable(url, str(error) or type(error).__name__)

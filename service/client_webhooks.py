@@ -1,48 +1,49 @@
-"""Calls of the client about webhooks."""
+"""Calls of the client about webhooks. What a webhook sends is checked with `verify_webhook`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from service.client_access import Json, Sends, key_header, pages
+from service.client_calls import delete, post
+from service.client_flow import Flow, Items, Json, Send, document, pages
 
 WebhookEvent = Literal["finished", "failed", "regression"]
 ALL_EVENTS: tuple[WebhookEvent, ...] = ("finished", "failed", "regression")
 
 
-class WebhookCalls:
-    """Part of `service.client.Client`. What a webhook sends is checked with `verify_webhook`."""
+def create_webhook(
+    url: str,
+    *,
+    events: Sequence[WebhookEvent] = ALL_EVENTS,
+    schedule: str | None = None,
+    idempotency_key: str | None = None,
+) -> Flow[Json]:
+    """Its secret is in `secret`, this once. schedule: only for jobs of this one."""
+    body = {"url": url, "events": list(events), "schedule": schedule}
+    return (yield from post("/v1/webhooks", body, key=idempotency_key))
 
-    def create_webhook(
-        self: Sends,
-        url: str,
-        *,
-        events: Sequence[WebhookEvent] = ALL_EVENTS,
-        schedule: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Json:
-        """Its secret is in `secret`, this once. schedule: only for jobs of this one."""
-        body = {"url": url, "events": list(events), "schedule": schedule}
-        return self._json("POST", "/v1/webhooks", json=body, headers=key_header(idempotency_key))
 
-    def webhooks(self: Sends) -> Iterator[Json]:
-        """Newest first, without secrets."""
-        return pages(self, "/v1/webhooks", {})
+def webhooks() -> Items[Json]:
+    """Newest first, without secrets."""
+    yield from pages("/v1/webhooks")
 
-    def change_webhook(self: Sends, webhook_id: str, **fields: Any) -> Json:
-        """fields: of url, events, enabled."""
-        return self._json("PATCH", f"/v1/webhooks/{webhook_id}", json=fields)
 
-    def delete_webhook(self: Sends, webhook_id: str) -> None:
-        """With its events, sent or not."""
-        self._send("DELETE", f"/v1/webhooks/{webhook_id}")
+def change_webhook(webhook_id: str, **fields: Any) -> Flow[Json]:
+    """fields: of url, events, enabled."""
+    return (yield from document(Send("PATCH", f"/v1/webhooks/{webhook_id}", {"json": fields})))
 
-    def test_webhook(self: Sends, webhook_id: str, *, idempotency_key: str | None = None) -> Json:
-        """Queues an event of type `test`; the delivery."""
-        return self._json("POST", f"/v1/webhooks/{webhook_id}/test", headers=key_header(idempotency_key))
 
-    def webhook_deliveries(self: Sends, webhook_id: str, *, state: str | None = None) -> Iterator[Json]:
-        """Newest first. state: of pending, delivered, dead; None for all."""
-        query = {} if state is None else {"state": state}
-        return pages(self, f"/v1/webhooks/{webhook_id}/deliveries", query)
+def delete_webhook(webhook_id: str) -> Flow[None]:
+    """With its events, sent or not."""
+    yield from delete(f"/v1/webhooks/{webhook_id}")
+
+
+def send_test(webhook_id: str, *, idempotency_key: str | None = None) -> Flow[Json]:
+    """Queues an event of type `test`; the delivery."""
+    return (yield from post(f"/v1/webhooks/{webhook_id}/test", key=idempotency_key))
+
+
+def webhook_deliveries(webhook_id: str, *, state: str | None = None) -> Items[Json]:
+    """Newest first. state: of pending, delivered, dead; None for all."""
+    yield from pages(f"/v1/webhooks/{webhook_id}/deliveries", state=state)

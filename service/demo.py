@@ -25,7 +25,8 @@ from rich.text import Text
 from service import wording
 from service.cli_display import comparison_table, follow, state_text
 from service.cli_options import FAILED, REFUSED, UNREACHABLE
-from service.client import FINAL_STATES, Client
+from service.client import Client
+from service.client_calls import FINAL_STATES
 from service.client_errors import ClientError, ServiceUnreachable
 from service.front_plot import write_front_png
 
