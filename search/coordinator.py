@@ -349,8 +349,12 @@ class Coordinator:
 
     @property
     def _untuned_tells(self) -> bool:
-        """Whether scores without tuning say who is worth tuning: not while the best network hardly works."""
-        assert self.profile is not None
+        """Whether scores without tuning say who is worth tuning: not while the best network hardly works.
+
+        Taken as given while the baseline is not known, which a coordinator that takes over has yet to learn again.
+        """
+        if self.profile is None:
+            return True
         found = [m for t in self.book.all if t.knobs and (m := metric_at(t, 0)) is not None]
         whole = self.profile.baseline.metric
         return not found or whole <= 0 or max(found) >= WORKING_SHARE * whole

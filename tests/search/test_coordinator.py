@@ -110,6 +110,7 @@ def test_a_crash_loses_and_repeats_nothing(crash_at: float) -> None:
             rows[event.trial.number] = event.trial
     finished = {n: t for n, t in rows.items() if t.state != "running" and t.metric is not None}
     second = Coordinator(spec(), rows.values(), first.plan)
+    assert second.planned >= len(rows), "progress is shown before the baseline is known again"
     outcome = simulate(second, network, start=lost.now)
     second.book.settle()
     assert outcome.answer is not None
