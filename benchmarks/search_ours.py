@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from benchmarks.search_contest import Attempt, Evaluator, InProcess, Recorder, Standing, TuningClock
 from compressors.recipe import StructuredPruning
-from search import coordinator, run, stage_gate
+from search import rounds, run, stage_gate
 from search.feasibility import Limits
 from search.inputs import JobInputs
 from search.ledger import ArtifactName, Directive, LogLevel
@@ -233,7 +233,7 @@ def _equally_long(samples: int, seconds: float) -> Iterator[None]:
         waiting = [t for t in trials if t.state == "stopped" and rung_of(t) == 0 and t.number not in towards]
         return Promotion(waiting[0].number, plan.top, 0, plan.samples[-1]) if waiting else None
 
-    with patch.object(coordinator, "plan_rungs", plan), patch.object(coordinator, "next_promotion", promote):
+    with patch.object(rounds, "plan_rungs", plan), patch.object(rounds, "next_promotion", promote):
         yield
 
 

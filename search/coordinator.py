@@ -15,13 +15,12 @@ from compressors.recipe import Recipe
 from search.choice import nearest_miss
 from search.events import BaselineKnown, Event
 from search.hypervolume import Box
-from search.outranking import metric_at
 from search.profile import Profile
-from search.promotion import Promotion, next_promotion
-from search.promotion_order import PromotionOrder
+from search.promotion import Promotion
 from search.proposals import Proposals
 from search.records import Stage, Trial
-from search.rungs import RungPlan, plan_rungs
+from search.rounds import Rounds
+from search.rungs import RungPlan
 from search.sensitivity import FULL_LEVEL, ROUNDING_LEVELS, Entry, Sensitivity
 from search.spec import JobSpec
 from search.trial_book import INTERRUPTED, TrialBook
@@ -43,8 +42,6 @@ from search.work import (
 RETRIES = 2  # of a work whose process died
 NOISE = 0.5  # a loss of less than this many standard errors is none
 PARENTS = 4  # of mutations
-WORKING_SHARE = 0.75  # of the uncompressed metric
-ROUND_SHARE = 0.1  # of all seconds; with less left there is no new round
 NO_TRIAL = -1  # the key under which retries of works without a trial are counted
 
 
@@ -77,9 +74,9 @@ class Coordinator:
         worker: str | None = None,
     ) -> None:
         self.spec = spec
-        self.plan = plan
         self.profile: Profile | None = None
         self.book = TrialBook(trials, worker=worker)
+        self._rounds = Rounds(spec, self.book, plan)
         self._proposals: Proposals | None = None
         self._queue: deque[Work] = deque()
         self._unshaped: deque[int] = deque()  # interrupted before they were measured; gated once the solver can
@@ -89,10 +86,7 @@ class Coordinator:
         self._parts = max(1, spec.search.parallel)
         self._parts_out = 0
         self._profiling = False
-        self._exhausted = False
         self._errors: dict[int, float] = {}  # standard error of a trial's metric against the baseline's
-        self._speed: float | None = None
-        self._score_seconds = 1.0
         self._fatal: str | None = None
 
     def events(self) -> list[Event]:
@@ -120,8 +114,7 @@ class Coordinator:
             return self._gate_work(self.book[self._unshaped.popleft()])
         step = self._next_step(now)
         if isinstance(step, Promotion):
-            until = self._planned(now).end if step.rung == self._planned(now).top else self._planned(now).top_starts
-            return self._score_work(step.trial, step.rung, step.start, step.stop, until - now)
+            return self._score_work(step.trial, step.rung, step.start, step.stop, self._rounds.ends(step.rung) - now)
         return self._propose() if step == "propose" else None
 
     def answer(self, now: float) -> Answer | None:
@@ -142,7 +135,12 @@ class Coordinator:
     @property
     def planned(self) -> int:
         """Trials expected in all."""
-        return max(1, len(self.book) + self._proposals_left)
+        return max(1, len(self.book) + self._rounds.proposals_left)
+
+    @property
+    def plan(self) -> RungPlan | None:
+        """Of the present round, to be kept for a coordinator that takes over."""
+        return self._rounds.plan
 
     @property
     def stage(self) -> Literal["profile", "cheap", "sensitivity", "search"]:
@@ -172,7 +170,7 @@ class Coordinator:
             self._scored(result)
 
     def _profiled(self, result: Profiled) -> None:
-        self.profile = result.profile
+        self.profile = self._rounds.profile = result.profile
         self.common_stages.append(result.stage)
         self._proposals = Proposals(self.spec, result.profile, history=result.history)
         self.book.measure_in(Box.of(result.profile.baseline, self.spec.budget))
@@ -240,11 +238,9 @@ class Coordinator:
         assert self._proposals is not None
         trial = self.book[result.trial]
         self._errors[trial.number] = result.metric_error
-        if result.speed is not None:
-            self._speed = result.speed if self._speed is None else 0.5 * (self._speed + result.speed)
-        self._score_seconds = next((s.seconds for s in result.stages if s.name == "score"), self._score_seconds)
+        self._rounds.learn(result)
         tunable = bool(trial.knobs) and self._proposals.space.tuning
-        done = not tunable or (self.plan is not None and result.rung >= self.plan.top)
+        done = not tunable or self._rounds.is_top(result.rung)
         trial = after_score(trial, result, self.spec.budget, self._proposals.profile.baseline, done=done)
         self._proposals.tell(trial)
         self.book.end(trial)
@@ -314,87 +310,22 @@ class Coordinator:
             return None
         if self._next_step(now) is not None:
             return None
-        if now >= self._deadline:
+        if now >= self._rounds.deadline:
             return Answer(f"max_seconds={self.spec.search.max_seconds:g} used")
         if len(self.book) >= self.spec.search.max_trials:
             return Answer(f"max_trials={self.spec.search.max_trials} reached and the best of them tuned")
         return Answer("every candidate worth its seconds has been tuned")
 
     def _next_step(self, now: float) -> Promotion | Literal["propose"] | None:
-        """What a free slot should do in the search stage. Changes nothing but making the plan."""
         assert self._proposals is not None
-        plan = self._planned(now)
-        if now >= self._deadline:
-            return None
-        if self._proposals.space.tuning:
-            assert self.profile is not None
-            order = PromotionOrder(self.spec.objective, self.profile.baseline, self.spec.budget)
-            trials = [t for t in self.book.all if t.number >= plan.first]
-            towards = {n: rung for n, rung in self.book.towards.items() if n >= plan.first}
-            promotion = next_promotion(
-                trials,
-                towards,
-                plan,
-                now,
-                order,
-                proposals_left=self._proposals_left > 0,
-                untuned_tells=self._untuned_tells,
-                to_beat=self._to_beat(plan),
-            )
-            if promotion is not None:
-                return promotion
-            if not self._proposals_left and self._may_go_round(plan, now):
-                plan = self._planned(now, again=True)
-        return "propose" if self._proposals_left and now < plan.top_starts else None
-
-    @property
-    def _untuned_tells(self) -> bool:
-        """Whether scores without tuning say who is worth tuning: not while the best network hardly works.
-
-        Taken as given while the baseline is not known, which a coordinator that takes over has yet to learn again.
-        """
-        if self.profile is None:
-            return True
-        found = [m for t in self.book.all if t.knobs and (m := metric_at(t, 0)) is not None]
-        whole = self.profile.baseline.metric
-        return not found or whole <= 0 or max(found) >= WORKING_SHARE * whole
-
-    def _to_beat(self, plan: RungPlan) -> dict[int, float]:
-        """By rung, the metric that the best candidate of earlier rounds had when it was there."""
-        if self.spec.objective != "metric" or not plan.first:
-            return {}
-        best = next((t for t in self.book.ranked("metric") if t.number < plan.first), None)
-        found = {} if best is None else {rung: metric_at(best, rung) for rung in range(1, plan.top)}
-        return {rung: metric for rung, metric in found.items() if metric is not None}
-
-    def _may_go_round(self, plan: RungPlan, now: float) -> bool:
-        """Whether a round has given all its tuning out and there are seconds, and candidates, for another one."""
-        last_rung = all(rung >= plan.top for rung in self.book.towards.values())
-        seconds = max(ROUND_SHARE * self._deadline, 4 * self._score_seconds)
-        room = len(self.book) < self.spec.search.max_trials and not self._exhausted
-        return last_rung and room and not self._queue and self._deadline - now >= seconds
-
-    def _planned(self, now: float, *, again: bool = False) -> RungPlan:
-        """The plan of this round; again: of a new one."""
-        if self.plan is None or again:
-            assert self.profile is not None
-            self.plan = plan_rungs(
-                now=now,
-                end=self._deadline,
-                slots=self.spec.search.parallel,
-                speed=self._speed or self.profile.samples_per_second,
-                rows=self.profile.rows["tuning"],
-                max_candidates=max(1, (self.spec.search.max_trials - len(self.book)) // 2),
-                since=self.book.next_number if again else 0,
-            )
-        return self.plan
+        return self._rounds.next_step(now, tuning=self._proposals.space.tuning)
 
     def _propose(self) -> Work | None:
         assert self._proposals is not None
         best = [t for t in self.book.ranked(self.spec.objective) if t.knobs][:PARENTS]
         trial = self._proposals.ask(self.book.next_number, best)
         if trial is None:
-            self._exhausted = True
+            self._rounds.exhausted = True
             return None
         self.book.begin(trial, 0)
         return self._gate_work(trial)
@@ -430,23 +361,6 @@ class Coordinator:
         """Everything that proposals need is there."""
         assert self._proposals is not None
         return self._cheap_settled and (self.sensitivity is not None or not self._proposals.space.scope)
-
-    @property
-    def _deadline(self) -> float:
-        """When tuning ends, so that confirming fits into max_seconds."""
-        assert self.profile is not None
-        seconds, rows = self.spec.search.max_seconds, self.profile.rows
-        scoring = 2 * self._score_seconds * rows["test"] / max(rows["validation"], 1)
-        return seconds - min(0.2 * seconds, 4.0 + scoring)
-
-    @property
-    def _proposals_left(self) -> int:
-        if self.plan is None or self._exhausted:
-            return 0
-        mine = (t for t in self.book.all if t.number >= self.plan.first)
-        proposed = sum(1 for t in mine if t.knobs and t.state not in ("gated", "failed"))
-        each = 2 if self._untuned_tells else 1
-        return max(0, min(each * self.plan.candidates[0] - proposed, self.spec.search.max_trials - len(self.book)))
 
 
 def _same_shape(recipe: Recipe, document: Mapping[str, Any] | None) -> bool:
