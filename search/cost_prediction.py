@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 
 from compressors.layer_costs import LayerShape
 from compressors.recipe import Recipe
-from search.layer_plan import FULL_BITS, LayerPlan
+from search.layer_plan import FULL_BITS, LayerPlan, plan_of
 from search.profile import Profile
 
 KERNEL_BLOCK = 16  # output channels that a convolution kernel computes at least
@@ -86,6 +86,10 @@ class CostModel:
 
     def latency_ratio(self, features: Sequence[float] | Floats) -> float:
         return self.prices[0] + float(np.dot(self.prices[1:], features))
+
+    def layer_latency(self, kind: int, calls: float, work: float) -> float:
+        """Of one layer, as a part of the ratio; its class, calls and work as `PlanCosts.layer` gives them."""
+        return self.prices[1] * calls + (self.prices[2 + kind] * work if kind >= 0 else 0.0)
 
     def size_ratio(self, stored: float) -> float:
         return self.size[0] + self.size[1] * stored
@@ -176,6 +180,10 @@ class PlanCosts:
                 features[1 + kind] += work
             whole += stored
         return tuple(features), whole
+
+    def measured(self, recipe: Recipe, *, latency_ratio: float, size_ratio: float) -> Point:
+        """What was measured of a recipe of this kind."""
+        return self.point(plan_of(recipe, self.profile), latency_ratio=latency_ratio, size_ratio=size_ratio)
 
     def point(self, plan: LayerPlan, *, latency_ratio: float, size_ratio: float) -> Point:
         features, stored = self.total(plan)

@@ -10,7 +10,7 @@ from search import space as knobs_of
 from search.choice import aims
 from search.cost_prediction import PlanCosts, Point
 from search.feasibility import Limits
-from search.layer_plan import filled, plan_of, template_key
+from search.layer_plan import filled, template_key
 from search.mutations import MUTATION, Mutations, start_of
 from search.profile import Profile
 from search.records import Trial
@@ -43,6 +43,7 @@ class Proposals:
             seed=spec.search.seed,
             objectives=3 if spec.objective == "pareto" else 1,
         )
+        self._costs = {integers: PlanCosts(profile, integers=integers) for integers in (False, True)}
         self._limits = Limits.of(spec.budget, profile.baseline)
         self._variants = Variants(further_levels(spec.allowed, tuple(spec.models)), seed=spec.search.seed)
         self._mutations = Mutations(profile, self.space.scope, seed=spec.search.seed)
@@ -102,9 +103,8 @@ class Proposals:
                 self._sampler.replay(trial.number, trial.knobs)
         if trial.latency is not None and trial.size_ratio is not None and trial.recipe is not None:
             recipe = Recipe.from_json(trial.recipe)
-            costs = PlanCosts.under(recipe, self.profile)
-            plan = plan_of(recipe, self.profile)
-            point = costs.point(plan, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
+            costs = self._costs[recipe.quantization is not None]
+            point = costs.measured(recipe, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             self.note(recipe, (point,))
 
     def note(self, recipe: Recipe, points: tuple[Point, ...]) -> None:

@@ -296,8 +296,7 @@ class _State:
     def _prices(self, index: int, plan: LayerPlan) -> tuple[float, float]:
         """(latency, size) of one layer, as parts of the ratios."""
         kind, calls, work, stored = self._solver.costs.layer(index, plan)
-        latency = self._cost.prices[1] * calls + (self._cost.prices[2 + kind] * work if kind >= 0 else 0.0)
-        return latency, self._cost.size[1] * stored
+        return self._cost.layer_latency(kind, calls, work), self._cost.size[1] * stored
 
     @staticmethod
     def _severity(value: int, subject: Subject) -> int:

@@ -18,7 +18,7 @@ from compressors.programs import describe_layers
 from compressors.recipe import Recipe
 from search.cost_prediction import CostModel, PlanCosts, Point
 from search.feasibility import Limits
-from search.layer_plan import filled, full_plan, plan_of, template_key
+from search.layer_plan import filled, full_plan, template_key
 from search.measuring import measure_quietly
 from search.profile import Profile
 from search.records import Latency
@@ -38,6 +38,7 @@ class _Tried:
 
     recipe: Recipe
     cost: Mapping[str, Any]
+    point: Point
     predicted: tuple[float, float] | None = None
 
 
@@ -47,8 +48,8 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         found = profile(bench).profile
         bench.load()
     if work.allocation is None:
-        cost = _cost(bench, work.recipe, found, clock)
-        return _result(work, found, [], _Tried(work.recipe, cost), fits=True, clock=clock)
+        alone = _tried(bench, work.recipe, PlanCosts.under(work.recipe, found), clock)
+        return _result(work, [], alone, fits=True, clock=clock)
     limits = work.limits
     assert limits is not None and work.sensitivity is not None
     solver = Solver(found, work.sensitivity, integers=work.recipe.quantization is not None, scope=work.scope)
@@ -64,21 +65,38 @@ def gate(bench: Workbench, work: GateWork) -> Gated:
         recipe = filled(work.recipe, solution.plan, found)
         if any(recipe == other.recipe for other in tried):
             break
-        cost = _cost(bench, recipe, found, clock)
-        tried.append(_Tried(recipe, cost, (solution.latency_ratio, solution.size_ratio)))
-        points.append(_point(recipe, cost, found))
+        predicted = (solution.latency_ratio, solution.size_ratio)
+        tried.append(_tried(bench, recipe, solver.costs, clock, predicted))
+        points.append(tried[-1].point)
+        cost = tried[-1].cost
         room = _room(limits, cost, found)
         if room >= 0 and (best is None or room < _room(limits, best.cost, found)):
             best = tried[-1]
         if 0 <= room <= CLOSE or not solution.fits:
             break
-        scale = _rescaled(scale, limits, cost, found, solution.latency_ratio, solution.size_ratio)
+        scale = _rescaled(scale, limits, cost, found, *predicted)
     chosen = best or min(tried, key=lambda t: -_room(limits, t.cost, found))
-    return _result(work, found, [t for t in tried if t is not chosen], chosen, fits=best is not None, clock=clock)
+    return _result(work, [t for t in tried if t is not chosen], chosen, fits=best is not None, clock=clock)
 
 
-def _cost(bench: Workbench, recipe: Recipe, found: Profile, clock: StageClock) -> dict[str, Any]:
-    """Latency, bytes, MACs and parameters of a recipe. Independent of the weights' values."""
+def _tried(
+    bench: Workbench,
+    recipe: Recipe,
+    costs: PlanCosts,
+    clock: StageClock,
+    predicted: tuple[float, float] | None = None,
+) -> _Tried:
+    """Measured, and kept for later jobs unless it is known already or the machine was noisy."""
+    cost, cached = _cost(bench, recipe, clock)
+    size_ratio = cost["size_bytes"] / costs.profile.baseline.size_bytes
+    point = costs.measured(recipe, latency_ratio=cost["ratio"], size_ratio=size_ratio)
+    if not cached and not cost["noisy"]:
+        bench.cost_history.add(template_key(recipe), point)
+    return _Tried(recipe, cost, point, predicted)
+
+
+def _cost(bench: Workbench, recipe: Recipe, clock: StageClock) -> tuple[dict[str, Any], bool]:
+    """(latency, bytes, MACs and parameters of a recipe, whether they were found). The weights' values do not count."""
     key = {**bench.model_key, "recipe": recipe.cost_key, **bench.target_key}
 
     def compute(folder: Path) -> Mapping[str, Any]:
@@ -107,9 +125,7 @@ def _cost(bench: Workbench, recipe: Recipe, found: Profile, clock: StageClock) -
     value, _, cached = bench.cache.get_or_compute("cost", key, compute, keep=lambda cost: not cost["noisy"])
     if cached:
         clock.found("latency")
-    elif not value["noisy"]:
-        bench.cost_history.add(template_key(recipe), _point(recipe, value, found))
-    return value
+    return value, cached
 
 
 def _scaled(limits: Limits, scale: Limits) -> Limits:
@@ -144,15 +160,7 @@ def _room(limits: Limits, cost: Mapping[str, Any], found: Profile) -> float:
     return min(rooms, default=0.0)
 
 
-def _point(recipe: Recipe, cost: Mapping[str, Any], found: Profile) -> Point:
-    size_ratio = cost["size_bytes"] / found.baseline.size_bytes
-    costs = PlanCosts.under(recipe, found)
-    return costs.point(plan_of(recipe, found), latency_ratio=cost["ratio"], size_ratio=size_ratio)
-
-
-def _result(
-    work: GateWork, found: Profile, others: list[_Tried], chosen: _Tried, *, fits: bool, clock: StageClock
-) -> Gated:
+def _result(work: GateWork, others: list[_Tried], chosen: _Tried, *, fits: bool, clock: StageClock) -> Gated:
     cost = chosen.cost
     return Gated(
         trial=work.trial,
@@ -170,7 +178,7 @@ def _result(
         parameters=cost["parameters"],
         attempts=1 + len(others),
         fits=fits,
-        points=tuple(_point(t.recipe, t.cost, found) for t in (*others, chosen)),
+        points=tuple(t.point for t in (*others, chosen)),
         stages=clock.stages,
         predicted=chosen.predicted,
     )

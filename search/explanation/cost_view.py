@@ -38,7 +38,7 @@ class CostView:
         self._made: Solver | None = None
         key = template_key(like)
         points = [
-            self._costs.point(plan_of(recipe, profile), latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
+            self._costs.measured(recipe, latency_ratio=trial.latency.ratio, size_ratio=trial.size_ratio)
             for trial in trials
             if trial.recipe is not None and trial.latency is not None and trial.size_ratio is not None
             if template_key(recipe := Recipe.from_json(trial.recipe)) == key
@@ -55,11 +55,9 @@ class CostView:
         """Each layer's part in the predicted latency ratio; None before anything like it was measured."""
         if self._model is None:
             return None
-        plan, prices = plan_of(recipe, self._profile), self._model.prices
+        plan = plan_of(recipe, self._profile)
         layers = (self._costs.layer(i, plan) for i in range(len(self._profile.shapes)))
-        return tuple(
-            prices[1] * calls + (prices[2 + kind] * work if kind >= 0 else 0.0) for kind, calls, work, _ in layers
-        )
+        return tuple(self._model.layer_latency(kind, calls, work) for kind, calls, work, _ in layers)
 
     def solve(self, sensitivity: Sensitivity, limits: Limits) -> Foretold | None:
         """The solver's plan within these limits, sensitivity taken at its word; None if there is none."""

@@ -7,14 +7,13 @@ from typing import Any
 
 from compressors.layer_costs import GRID, LayerShape
 from compressors.recipe import Quantization, Recipe
+from search.cost_prediction import FLOAT_BITS
 from search.explanation.cost_view import CostView
-from search.layer_plan import plan_of
+from search.layer_plan import FULL_BITS, plan_of
 from search.profile import Profile
 from search.sensitivity import Sensitivity
 
 LAYERS = 400  # shown: those that take most of the latency or the bytes
-FLOAT_BITS = 32
-FULL_BITS = 8
 
 
 def layer_decisions(
@@ -28,11 +27,11 @@ def layer_decisions(
     after] (of the weights), loss (nats) of this layer's decisions when each is taken alone, None if none was measured.
     measurements: how many shapes the prediction of latency rests on. left_out: layers not shown, the cheapest ones.
     """
-    keep = {**profile.sizes, **({} if recipe.pruning is None else recipe.pruning.keep)}
+    plan = plan_of(recipe, profile)
+    keep, blocks = plan.keep, plan.dropped
     before, after = costs.work_before(), costs.latency_after(recipe)
     whole = sum(after) if after is not None else 0.0
     at_full_bits = _at_full_bits(sensitivity)
-    blocks = plan_of(recipe, profile).dropped
     dropped = profile.layers_of_blocks(blocks)
     rows = []
     for index, shape in enumerate(profile.shapes):
@@ -41,7 +40,7 @@ def layer_decisions(
         gone = shape.layer in dropped
         bits = _bits(recipe, shape.layer)
         parameters = (shape.parameters(profile.sizes), 0 if gone else shape.parameters(keep))
-        predicted = None if after is None else 0.0 if gone else after[index]
+        predicted = None if after is None else after[index]
         rows.append(
             {
                 "name": shape.name,
