@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from service.cli_options import (
@@ -20,12 +18,14 @@ from service.cli_options import (
     complain,
     console,
     errors,
+    print_answer,
     print_json,
+    print_rows,
     service_at,
+    short_time,
 )
 from service.client import Client
 from service.client_access import DAY_S
-from service.client_flow import Json
 
 tokens = typer.Typer(help="Tokens that open the service.", no_args_is_help=True)
 projects = typer.Typer(help="Projects: tenants that see nothing of each other.", no_args_is_help=True)
@@ -67,9 +67,6 @@ def list_tokens(
     """List the tokens, without their secrets."""
     with service_at(url, token, data_dir) as client:
         rows = list(client.tokens())
-    if as_json:
-        print_json(rows)
-        return
     columns = {
         "id": lambda t: t["id"],
         "name": lambda t: t["name"],
@@ -78,7 +75,12 @@ def list_tokens(
         "ends": lambda t: short_time(t["expires_at"]) or "never",
         "last used": lambda t: short_time(t["last_used_at"]) or "never",
     }
-    print_table(rows, columns, "no tokens but the one in the data folder; make one with: bantam token create NAME")
+    print_rows(
+        rows,
+        columns,
+        "no tokens but the one in the data folder; make one with: bantam token create NAME",
+        as_json=as_json,
+    )
 
 
 @tokens.command("revoke")
@@ -106,11 +108,8 @@ def create_project(
     """Make a project."""
     with service_at(url, token, data_dir) as client:
         made = client.create_project(project, name=name)
-    if as_json:
-        print_json(made)
-    else:
-        hint = f"bantam token create NAME --project {made['id']} --scope submit"
-        console.print(Text(f"project {made['id']} is there; open it with: {hint}"), soft_wrap=True)
+    hint = f"bantam token create NAME --project {made['id']} --scope submit"
+    print_answer(made, f"project {made['id']} is there; open it with: {hint}", as_json=as_json)
 
 
 @projects.command("list")
@@ -123,11 +122,8 @@ def list_projects(
     """List the projects."""
     with service_at(url, token, data_dir) as client:
         rows = list(client.projects())
-    if as_json:
-        print_json(rows)
-        return
     columns = {"id": lambda p: p["id"], "name": lambda p: p["name"], "created": lambda p: short_time(p["created_at"])}
-    print_table(rows, columns, "no projects")
+    print_rows(rows, columns, "no projects", as_json=as_json)
 
 
 @projects.command("delete")
@@ -156,9 +152,6 @@ def audit(
     """Show who did what, newest first."""
     with service_at(url, token, data_dir) as client:
         rows = list(itertools.islice(client.audit(token=token_id, object=object, project=project), limit))
-    if as_json:
-        print_json(rows)
-        return
     columns = {
         "time": lambda r: short_time(r["at"], seconds=True),
         "token": lambda r: f"{r['token_name']} ({r['token']})",
@@ -167,7 +160,7 @@ def audit(
         "outcome": lambda r: f"{r['outcome']} ({r['status']})",
         "request": lambda r: r["request_id"],
     }
-    print_table(rows, columns, "nothing was changed yet")
+    print_rows(rows, columns, "nothing was changed yet", as_json=as_json)
 
 
 def delete(
@@ -186,20 +179,3 @@ def delete(
         for key in ids:
             kinds[key[0]](client, key)
             console.print(Text(f"{key} is deleted"))
-
-
-def print_table(rows: list[Json], columns: dict[str, Callable[[Json], str]], when_empty: str) -> None:
-    if not rows:
-        console.print(when_empty)
-        return
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, no_wrap=name in ("id", "time"), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(shown(row))) for shown in columns.values()))
-    console.print(table)
-
-
-def short_time(value: str | None, *, seconds: bool = False) -> str:
-    """`2026-01-05 10:00`, in UTC."""
-    return str(value or "")[: 19 if seconds else 16].replace("T", " ")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import wording
+from service.cli_options import short_time
 from service.client import Client
 from service.client_calls import FINAL_STATES
 
@@ -131,7 +132,7 @@ def jobs_table(jobs: Sequence[Json], width: int = 120) -> Table:
             wording.metric(best.get("metric")),
             wording.ratio(best.get("latency_ratio")),
             wording.ratio(best.get("size_ratio")),
-            *([str(job.get("created_at", ""))[:16].replace("T", " ")] if wide else []),
+            *([short_time(job.get("created_at"))] if wide else []),
         )
     return table
 

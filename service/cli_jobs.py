@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -24,9 +24,11 @@ from service.cli_options import (
     console,
     errors,
     exit_status,
+    print_answer,
     print_json,
     resolve,
     service_at,
+    submitted,
 )
 from service.client import Client
 from service.client_flow import Json
@@ -56,7 +58,7 @@ def submit(
             raise typer.Exit(REFUSED) from error
         made = client.submit(job, idempotency_key=key)
         if not watch_it:
-            _show(made, as_json, f"job {made['id']} is {made['state']}\nfollow it with: bantam watch {made['id']}")
+            print_answer(made, submitted(made), as_json=as_json)
             return
         errors.print(Text(f"job {made['id']}"))
         _watch(client, str(made["id"]), as_json, require_feasible)
@@ -180,7 +182,7 @@ def _steer(
         changed = wish(client, resolve(client, job))
     asked = changed.get("directive")
     soon = f", will {asked}" if changed["state"] == "running" and asked not in (None, "run") else ""
-    _show(changed, as_json, f"job {changed['id']} is {changed['state']}{soon}")
+    print_answer(changed, f"job {changed['id']} is {changed['state']}{soon}", as_json=as_json)
 
 
 def _watch(client: Client, job_id: str, as_json: bool, require_feasible: bool) -> None:
@@ -213,10 +215,3 @@ def _fetch(
         report.write_text(client.report_html(job_id), encoding="utf-8")
         written[str(report)] = ""
     return written
-
-
-def _show(document: Any, as_json: bool, text: str) -> None:
-    if as_json:
-        print_json(document)
-    else:
-        console.print(Text(text), soft_wrap=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from service.client import DEFAULT_URL, Client
 from service.client_errors import ClientError, ServiceUnreachable
+from service.client_flow import Json
 
 FAILED: Final = 1
 REFUSED: Final = 2
@@ -89,6 +92,40 @@ def complain(error: object) -> None:
 
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
+
+
+def print_answer(document: Any, text: str, *, as_json: bool) -> None:
+    """What a call made or changed: the document, or what it means in words."""
+    if as_json:
+        print_json(document)
+    else:
+        console.print(Text(text), soft_wrap=True)
+
+
+def print_rows(rows: list[Json], columns: dict[str, Callable[[Json], str]], when_empty: str, *, as_json: bool) -> None:
+    """A list: the documents, or a table with a column per name."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        console.print(when_empty)
+        return
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=name in ("id", "time"), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(shown(row))) for shown in columns.values()))
+    console.print(table)
+
+
+def short_time(value: str | None, *, seconds: bool = False) -> str:
+    """`2026-01-05 10:00`, in UTC."""
+    return str(value or "")[: 19 if seconds else 16].replace("T", " ")
+
+
+def submitted(job: Json) -> str:
+    """What to say of a job that was queued just now."""
+    return f"job {job['id']} is {job['state']}\nfollow it with: bantam watch {job['id']}"
 
 
 def resolve(client: Client, job: str) -> str:

@@ -21,8 +21,11 @@ from service.cli_options import (
     complain,
     console,
     errors,
+    print_answer,
     print_json,
     service_at,
+    short_time,
+    submitted,
 )
 from service.job_file import BadJobFile, read_job, upload_files
 
@@ -52,7 +55,7 @@ def list_all(
     for name in ("id", "name", "cron", "time zone", "next run", "last job"):
         table.add_column(name)
     for row in rows:
-        due = str(row.get("next_run_at") or "")[:16].replace("T", " ") if row.get("enabled") else "disabled"
+        due = short_time(row.get("next_run_at")) if row.get("enabled") else "disabled"
         table.add_row(row["id"], Text(row["name"]), Text(row["cron"]), row["timezone"], due, row.get("last_job") or "")
     console.print(table)
 
@@ -80,10 +83,7 @@ def create(
             raise typer.Exit(REFUSED) from error
         policy = {"missed": missed, "overlap": overlap, "warm_start": warm_start}
         made = client.create_schedule({"name": name, "cron": cron, "timezone": timezone, "job": job, **policy})
-    if as_json:
-        print_json(made)
-    else:
-        console.print(Text(f"schedule {made['id']} runs next at {made.get('next_run_at')}"))
+    print_answer(made, f"schedule {made['id']} runs next at {made.get('next_run_at')}", as_json=as_json)
 
 
 @app.command()
@@ -108,7 +108,7 @@ def runs(
     for column in ("tick", "what", "job", "state", "outcome", "metric", "why"):
         table.add_column(column, no_wrap=column != "why")
     for row in rows:
-        tick = str(row["tick"] or "by hand")[:16].replace("T", " ")
+        tick = short_time(row["tick"]) or "by hand"
         value = wording.metric((row["best"] or {}).get("metric")) if row["job"] else ""
         words = (row["decision"], row["job"] or "", row["state"] or "", row["outcome"] or "", value)
         table.add_row(tick, *words, Text(row["reason"] or row["job_reason"] or ""))
@@ -139,7 +139,4 @@ def run(
     """Submit a schedule's job now, beside its timetable."""
     with service_at(url, token, data_dir) as client:
         job = client.run_schedule(schedule)
-    if as_json:
-        print_json(job)
-    else:
-        console.print(Text(f"job {job['id']} is {job['state']}\nfollow it with: bantam watch {job['id']}"))
+    print_answer(job, submitted(job), as_json=as_json)

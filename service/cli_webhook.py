@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
 
-from service.cli_access import print_table, short_time
 from service.cli_options import (
     DEFAULT_DATA_DIR,
     DataDirOption,
@@ -18,8 +18,11 @@ from service.cli_options import (
     UrlOption,
     console,
     errors,
+    print_answer,
     print_json,
+    print_rows,
     service_at,
+    short_time,
 )
 from service.client_webhooks import ALL_EVENTS
 
@@ -67,9 +70,6 @@ def list_all(
     """List the webhooks, without their secrets."""
     with service_at(url, token, data_dir) as client:
         rows = list(client.webhooks())
-    if as_json:
-        print_json(rows)
-        return
     columns = {
         "id": lambda w: w["id"],
         "address": lambda w: w["url"],
@@ -77,7 +77,9 @@ def list_all(
         "schedule": lambda w: w["schedule"] or "all jobs",
         "state": lambda w: "enabled" if w["enabled"] else "disabled",
     }
-    print_table(rows, columns, "no webhooks; make one with: bantam webhook create https://example.org/hook")
+    print_rows(
+        rows, columns, "no webhooks; make one with: bantam webhook create https://example.org/hook", as_json=as_json
+    )
 
 
 @app.command()
@@ -93,9 +95,6 @@ def deliveries(
     """Show what became of a webhook's events, newest first."""
     with service_at(url, token, data_dir) as client:
         rows = list(itertools.islice(client.webhook_deliveries(webhook, state=state), limit))
-    if as_json:
-        print_json(rows)
-        return
     columns = {
         "time": lambda d: short_time(d["created_at"], seconds=True),
         "event": lambda d: d["event"],
@@ -105,7 +104,7 @@ def deliveries(
         "next": lambda d: short_time(d["next_attempt_at"], seconds=True),
         "why": lambda d: d["reason"] or "",
     }
-    print_table(rows, columns, "no event yet")
+    print_rows(rows, columns, "no event yet", as_json=as_json)
 
 
 @app.command("test")
@@ -119,10 +118,8 @@ def send_test(
     """Send an event of type test."""
     with service_at(url, token, data_dir) as client:
         sent = client.test_webhook(webhook)
-    if as_json:
-        print_json(sent)
-    else:
-        console.print(Text(f"event {sent['id']} is {sent['state']}; see: bantam webhook deliveries {webhook}"))
+    text = f"event {sent['id']} is {sent['state']}; see: bantam webhook deliveries {webhook}"
+    print_answer(sent, text, as_json=as_json)
 
 
 @app.command()
@@ -133,9 +130,7 @@ def enable(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Send to it again."""
-    with service_at(url, token, data_dir) as client:
-        client.change_webhook(webhook, enabled=True)
-    console.print(Text(f"webhook {webhook} is enabled"))
+    _switch(webhook, True, url, token, data_dir)
 
 
 @app.command()
@@ -146,9 +141,7 @@ def disable(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Send nothing to it and keep no events for it."""
-    with service_at(url, token, data_dir) as client:
-        client.change_webhook(webhook, enabled=False)
-    console.print(Text(f"webhook {webhook} is disabled"))
+    _switch(webhook, False, url, token, data_dir)
 
 
 @app.command()
@@ -162,3 +155,9 @@ def delete(
     with service_at(url, token, data_dir) as client:
         client.delete_webhook(webhook)
     console.print(Text(f"webhook {webhook} is deleted"))
+
+
+def _switch(webhook: str, enabled: bool, url: str | None, token: str | None, data_dir: Path) -> None:
+    with service_at(url, token, data_dir) as client:
+        client.change_webhook(webhook, enabled=enabled)
+    console.print(Text(f"webhook {webhook} is {'enabled' if enabled else 'disabled'}"))
