@@ -29,10 +29,10 @@ from service.cli_options import (
     resolve,
     service_at,
     submitted,
+    uploaded,
 )
 from service.client import Client
 from service.client_flow import Json
-from service.job_file import BadJobFile, read_job, upload_files
 
 
 def submit(
@@ -51,11 +51,7 @@ def submit(
 ) -> None:
     """Send a job; local model and data files are uploaded first."""
     with service_at(url, token, data_dir) as client:
-        try:
-            job = upload_files(client, read_job(file), file.parent, lambda f, p: errors.print(f"uploading {f}: {p}"))
-        except BadJobFile as error:
-            complain(error)
-            raise typer.Exit(REFUSED) from error
+        job = uploaded(client, file)
         made = client.submit(job, idempotency_key=key)
         if not watch_it:
             print_answer(made, submitted(made), as_json=as_json)

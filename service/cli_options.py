@@ -21,6 +21,7 @@ from rich.text import Text
 from service.client import DEFAULT_URL, Client
 from service.client_errors import ClientError, ServiceUnreachable
 from service.client_flow import Json
+from service.job_file import BadJobFile, read_job, upload_files
 
 FAILED: Final = 1
 REFUSED: Final = 2
@@ -121,6 +122,15 @@ def print_rows(rows: list[Json], columns: dict[str, Callable[[Json], str]], when
 def short_time(value: str | None, *, seconds: bool = False) -> str:
     """`2026-01-05 10:00`, in UTC."""
     return str(value or "")[: 19 if seconds else 16].replace("T", " ")
+
+
+def uploaded(client: Client, file: Path) -> Json:
+    """The job in a file, with ids in the place of local files, which are uploaded. Exits with 2 for a bad file."""
+    try:
+        return upload_files(client, read_job(file), file.parent, lambda f, p: errors.print(f"uploading {f}: {p}"))
+    except BadJobFile as error:
+        complain(error)
+        raise typer.Exit(REFUSED) from error
 
 
 def submitted(job: Json) -> str:

@@ -13,21 +13,18 @@ from rich.text import Text
 from service import wording
 from service.cli_options import (
     DEFAULT_DATA_DIR,
-    REFUSED,
     DataDirOption,
     JsonOption,
     TokenOption,
     UrlOption,
-    complain,
     console,
-    errors,
     print_answer,
     print_json,
     service_at,
     short_time,
     submitted,
+    uploaded,
 )
-from service.job_file import BadJobFile, read_job, upload_files
 
 app = typer.Typer(help="Jobs that submit themselves by a cron expression.", no_args_is_help=True)
 MissedName = Literal["run_once", "skip", "run_all"]
@@ -76,11 +73,7 @@ def create(
 ) -> None:
     """Submit a job again and again; local files are uploaded once, now. NAME@latest is looked up at each run."""
     with service_at(url, token, data_dir) as client:
-        try:
-            job = upload_files(client, read_job(file), file.parent, lambda f, p: errors.print(f"uploading {f}: {p}"))
-        except BadJobFile as error:
-            complain(error)
-            raise typer.Exit(REFUSED) from error
+        job = uploaded(client, file)
         policy = {"missed": missed, "overlap": overlap, "warm_start": warm_start}
         made = client.create_schedule({"name": name, "cron": cron, "timezone": timezone, "job": job, **policy})
     print_answer(made, f"schedule {made['id']} runs next at {made.get('next_run_at')}", as_json=as_json)
